@@ -1,0 +1,425 @@
+"""The schema of a run: every knob, its default, and what it means. Ground floor: stdlib and pydantic only.
+
+Groups are orthogonal: what data is trained on (`select.buffer`), what weights training starts from (`train.init_from`)
+and who samples are independent choices. A knob typed `PerRound[...]` takes one value or a list, one value per round,
+of which the last repeats. A knob changes the fingerprint of the phases its group feeds unless it is marked
+`performance_only` here; `rounds`, `stop`, `track` and `name` enter no fingerprint.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from selftrain.errors import ConfigError
+from selftrain.records import FINISH_REASONS, FinishReason
+
+T = TypeVar("T")
+PerRound: TypeAlias = T | tuple[T, ...]
+PERFORMANCE_ONLY = {"performance_only": True}
+RUN_NAME = re.compile(r"(?![.-])[A-Za-z0-9._-]{1,64}(?<!\.)")
+
+
+def _is_schedule(section: type[BaseModel], name: str) -> bool:
+    return "PerRound" in str(section.__annotations__.get(name, ""))
+
+
+class Section(BaseModel):
+    """A frozen group of knobs that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _schedules_are_not_empty(self) -> Section:
+        for name in type(self).model_fields:
+            if getattr(self, name) == () and _is_schedule(type(self), name):
+                raise ValueError(f"{name} is an empty list; give one value, or one per round")
+        return self
+
+
+class ModelConfig(Section):
+    """The base model. Its weights never change during a LoRA run."""
+
+    path: str
+    """Hub id, local folder, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed Python package."""
+    revision: str | None = None
+    """Hub revision; pin a commit for a run that others should repeat."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights. `auto`: float32 on CPU, the checkpoint's own elsewhere."""
+    attn_implementation: str = "sdpa"
+    """As transformers names it: sdpa, eager, flash_attention_2, ..."""
+    device: str = "auto"
+    """`auto` (an accelerator if there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Never on by default."""
+
+
+class Columns(Section):
+    """Which column of a row holds what."""
+
+    prompt: str = "prompt"
+    """The text asked. Not used where `prompts.template` or a `messages` column makes the prompt."""
+    messages: str = "messages"
+    """A list of {role, content}; used instead of the prompt column where a row has it."""
+    reference: str | None = "reference"
+    """The known answer, as text. Null: there is none."""
+    identity: str | None = None
+    """What makes two rows the same problem across sets; null: their content."""
+
+
+class SourceConfig(Section):
+    """Where a set of prompts comes from."""
+
+    path: str
+    """A `.jsonl` file, or `path/to/file.py:function` (relative to the recipe) that yields rows as dicts."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take the first rows only."""
+    columns: Columns = Columns()
+
+
+def _source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Source = Annotated[SourceConfig, BeforeValidator(_source)]
+
+
+class FewShot(Section):
+    """One worked example shown before every prompt."""
+
+    prompt: str
+    completion: str
+
+
+class PromptsConfig(Section):
+    """What the policy is asked. `validate` decides (best round, stopping); `test` is only reported."""
+
+    train: Source
+    validate_: Source | None = Field(default=None, alias="validate")
+    test: Source | None = None
+    per_round: PerRound[Literal["all"] | Annotated[int, Field(ge=1)]] = "all"
+    """`all`, or K prompts per round: fresh ones until the set is used up, then it is shuffled again."""
+    overlap: Literal["error", "drop_from_train"] = "error"
+    """What to do when a training prompt is the same problem as a held-out one."""
+    format: Literal["chat", "text"] = "chat"
+    """`chat`: rendered by the model's chat template. `text`: plain text, for base models."""
+    system: str | None = None
+    """System message, before everything else (chat only)."""
+    template: str | None = None
+    """Makes the prompt from a row's columns: `"{question}\\nAnswer:"`. Null: the prompt column as it is."""
+    few_shot: tuple[FewShot, ...] = ()
+    """Worked examples shown before every prompt: earlier turns (chat), or text before it."""
+    few_shot_separator: str = "\n"
+    """Between worked examples, and before the prompt (text only)."""
+
+    @model_validator(mode="after")
+    def _system_needs_chat(self) -> PromptsConfig:
+        if self.system is not None and self.format == "text":
+            raise ValueError('system needs format: chat; with format: text put the words into "template" or "few_shot"')
+        return self
+
+
+class SampleConfig(Section):
+    """How candidates are drawn from the policy."""
+
+    engine: str = "transformers"
+    """`transformers` (built in), or `scripted` (answers from a function; no model: for tests)."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of an engine that takes any (`scripted`: {function: file.py:function})."""
+    num_candidates: PerRound[Annotated[int, Field(ge=1)]] = 8
+    """Candidates per prompt."""
+    temperature: PerRound[Annotated[float, Field(ge=0)]] = 1.0
+    """0 is greedy."""
+    top_p: PerRound[Annotated[float, Field(gt=0, le=1)]] = 1.0
+    top_k: PerRound[Annotated[int, Field(ge=0)]] = 0
+    """0 keeps the whole vocabulary."""
+    min_p: PerRound[Annotated[float, Field(ge=0, le=1)]] = 0.0
+    max_new_tokens: PerRound[Annotated[int, Field(ge=1)]] = 512
+    stop_strings: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """A candidate ends when its text contains one of these; scored text stops before it."""
+    stop_token_ids: tuple[int, ...] = ()
+    """More stop tokens than the model's own."""
+    block_size: int = Field(default=32, ge=1)
+    """Prompts per block. Changes results in the last bits, so it is in the fingerprint."""
+
+
+class ScorerConfig(Section):
+    """One scorer of the list."""
+
+    name: str
+    """exact, normalised, numeric, regex, or `file.py:function`."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    weight: float = Field(default=1.0, gt=0)
+    """Share in the candidate's value, which is the weighted mean over scorers."""
+
+
+def _scorer(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class ScoreConfig(Section):
+    """How a candidate's answer is judged."""
+
+    scorers: tuple[Annotated[ScorerConfig, BeforeValidator(_scorer)], ...] = Field(min_length=1)
+    correct_at: float = 1.0
+    """A candidate is correct when its value is at least this."""
+    timeout_seconds: float = Field(default=10.0, gt=0)
+    """Per candidate, for scorers from a file; over it the candidate is unscored."""
+    max_unscored_rate: float = Field(default=0.05, ge=0, le=1)
+    """The phase fails when a larger share of its candidates could not be scored."""
+
+
+class SelectConfig(Section):
+    """Which candidates become training examples."""
+
+    buffer: Literal["replace", "append"] = "replace"
+    """Train on this round's survivors, or on those of all rounds so far."""
+    rule: Literal["threshold", "best_of_n", "top_k", "all", "random"] = "threshold"
+    threshold: PerRound[float] = 1.0
+    """Rule `threshold`: keep values of at least this."""
+    top_k: PerRound[Annotated[int, Field(ge=1)]] = 1
+    """Rule `top_k`: the K best values of each prompt."""
+    count: PerRound[Annotated[int, Field(ge=1)]] | None = None
+    """Rule `random`: how many in all."""
+    finish_reasons: tuple[FinishReason, ...] = ("stop_token", "stop_string")
+    """Candidates that ended otherwise leave: without `length`, truncated candidates never survive."""
+    min_completion_tokens: int = Field(default=1, ge=0)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    dedup: Literal["none", "exact", "normalised"] = "exact"
+    """Among the candidates of a prompt: equal token text, or equal but for case and white space."""
+    max_per_prompt: PerRound[Annotated[int, Field(ge=1)]] | None = None
+    """The best values first; ties by candidate index."""
+    min_survivors: int = Field(default=0, ge=0)
+    """Fewer is an error. With 0, a round without survivors skips training, keeps the policy and goes on."""
+
+    @model_validator(mode="after")
+    def _rule_has_what_it_needs(self) -> SelectConfig:
+        if self.rule == "random" and self.count is None:
+            raise ValueError("rule: random needs count, the number of survivors to draw")
+        if not self.finish_reasons:
+            raise ValueError(f"finish_reasons is empty, so nothing could survive; name some of {FINISH_REASONS}")
+        return self
+
+
+class TrainConfig(Section):
+    """Fine-tuning on the survivors: LoRA SFT through TRL's SFTTrainer."""
+
+    trainer: str = "sft"
+    """`sft`, or `scripted` (writes a tiny adapter folder without a model: for tests)."""
+    init_from: PerRound[Literal["base", "previous", "best"]] = "base"
+    """A new adapter on the base model, the previous round's adapter, or the best validated one so far."""
+    epochs: PerRound[Annotated[float, Field(gt=0)]] = 1.0
+    steps: PerRound[Annotated[int, Field(ge=1)]] | None = None
+    """Optimizer steps; replaces epochs."""
+    learning_rate: PerRound[Annotated[float, Field(gt=0)]] = 1e-4
+    batch_size: int = Field(default=16, ge=1)
+    """Examples per optimizer step, over all ranks and accumulation steps."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Examples per forward pass; null: the whole batch of a rank. Must divide `batch_size`."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Longer examples are refused (never cut). Null: the model's context."""
+    checkpoint_steps: int | None = Field(default=None, ge=1, json_schema_extra=PERFORMANCE_ONLY)
+    """Save a full checkpoint every so many steps, so that a killed phase goes on from it."""
+    lora: dict[str, Any] = Field(default_factory=dict)
+    """Any field of peft.LoraConfig. Ours by default: r 16, lora_alpha 32, target_modules all-linear."""
+    sft: dict[str, Any] = Field(default_factory=dict)
+    """Any other field of trl.SFTConfig: warmup_steps, lr_scheduler_type, weight_decay, optim, packing, ..."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> TrainConfig:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        return self
+
+
+RoundNames: TypeAlias = Literal["all", "none"] | tuple[Annotated[int, Field(ge=0)] | Literal["first", "last"], ...]
+
+
+class EvaluateConfig(Section):
+    """How the policy is measured, at round 0 and after every round."""
+
+    sampled_rounds: RoundNames = ("first", "last")
+    """Rounds with sampled pass@k beside greedy pass@1: all, none, or a list of numbers, `first` (0) and `last`."""
+    num_samples: int = Field(default=8, ge=1)
+    """Sampled answers per prompt in those rounds."""
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
+    """The k of pass@k; none above `num_samples`."""
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Null: as in `sample` in the first round."""
+    block_size: int = Field(default=64, ge=1)
+    """Prompts per block of evaluation."""
+    resamples: int = Field(default=10_000, ge=100)
+    """Bootstrap resamples over prompts."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> EvaluateConfig:
+        if self.sampled_rounds != "none" and max(self.ks, default=1) > self.num_samples:
+            raise ValueError(f"ks asks for pass@{max(self.ks)} of num_samples {self.num_samples}; raise num_samples")
+        return self
+
+
+class StopConfig(Section):
+    """When to end before `rounds` are done. Enters no fingerprint."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """End after so many rounds in a row without a new best on validation."""
+    min_gain: float = Field(default=0.0, ge=0)
+    """What counts as a new best: at least so much above the old one."""
+    target: float | None = Field(default=None, gt=0, le=1)
+    """End when greedy pass@1 on validation reaches this."""
+    max_hours: float | None = Field(default=None, gt=0)
+    """Do not start another round once the run's phases took this long in all."""
+    max_sampled_tokens: int | None = Field(default=None, ge=1)
+    """Do not start another round once so many tokens were sampled for training."""
+
+
+class ArmConfig(Section):
+    """A control: a loop of its own with the main arm's number of survivors and updates in every round."""
+
+    name: str
+    evaluate_rounds: RoundNames = ("last",)
+    """Rounds at which the arm is measured; the main arm's headline round is always among them."""
+
+
+def _arm(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class WandbConfig(Section):
+    """Weights & Biases: a mirror of metrics.jsonl, written by a process of its own."""
+
+    mode: Literal["online", "offline", "disabled"] = "disabled"
+    project: str = "selftrain"
+    entity: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class TrackConfig(Section):
+    """Where metrics go besides metrics.jsonl. Enters no fingerprint."""
+
+    wandb: WandbConfig = WandbConfig()
+
+
+class Config(Section):
+    """One run, whole."""
+
+    name: str
+    """Of the run and its directory under `runs/`."""
+    seed: int = Field(default=0, ge=0)
+    rounds: int = Field(default=3, ge=1)
+    model: ModelConfig
+    prompts: PromptsConfig
+    sample: SampleConfig = SampleConfig()
+    score: ScoreConfig
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    stop: StopConfig = StopConfig()
+    arms: tuple[Annotated[ArmConfig, BeforeValidator(_arm)], ...] = ()
+    track: TrackConfig = TrackConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_safe_folder(cls, value: str) -> str:
+        if not RUN_NAME.fullmatch(value):
+            raise ValueError(f"{value!r} cannot name a folder; use letters, digits, '.', '_', '-' (at most 64)")
+        return value
+
+    @model_validator(mode="after")
+    def _arms_are_known(self) -> Config:
+        names = [arm.name for arm in self.arms]
+        for name in names:
+            if name not in ARMS:
+                raise ValueError(f"arms: unknown arm {name!r}; known: {', '.join(ARMS)}")
+            if names.count(name) > 1:
+                raise ValueError(f"arms: {name!r} is named twice")
+        needs_decision = self.stop.patience is not None or self.stop.target is not None
+        starts = self.train.init_from if isinstance(self.train.init_from, tuple) else (self.train.init_from,)
+        if self.prompts.validate_ is None and (needs_decision or "best" in starts):
+            what = "train.init_from: best" if "best" in starts else "stop.patience and stop.target"
+            raise ValueError(f"{what} needs prompts.validate: test prompts are only reported, they decide nothing")
+        return self
+
+
+ARMS: dict[str, str] = {
+    "random_selection": "survivors drawn at random, in the same number as main's, whatever their score",
+}
+
+
+def at_round(section: Section, round_number: int) -> dict[str, Any]:
+    """The section as plain JSON data with every schedule replaced by its value in that round (1-based)."""
+    values = section.model_dump(mode="json", by_alias=True)
+    for name, field in type(section).model_fields.items():
+        if _is_schedule(type(section), name) and isinstance(values[field.alias or name], list):
+            schedule = values[field.alias or name]
+            values[field.alias or name] = schedule[min(round_number, len(schedule)) - 1]
+    return values
+
+
+def fingerprinted(section: Section, round_number: int = 1) -> dict[str, Any]:
+    """What of the section enters fingerprints in that round: all of it but the performance-only knobs."""
+    values = at_round(section, round_number)
+    for name, field in type(section).model_fields.items():
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("performance_only"):
+            del values[field.alias or name]
+    return values
+
+
+def resolved(section: T, round_number: int) -> T:
+    """The section with every schedule replaced by its value in that round (1-based)."""
+    assert isinstance(section, Section)
+    return type(section).model_validate(at_round(section, round_number))
+
+
+def parse(data: dict[str, Any]) -> Config:
+    """Validate plain data. Raises ConfigError with one line per mistake, each naming the key, the value, the remedy."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(one, data) for one in error.errors()]
+        raise ConfigError("the configuration is wrong:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _explain(error: Any, data: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in _readable(error["loc"], data))
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path, list(_all_keys(Config)), n=1, cutoff=0.6)
+        return f"{path}: there is no such key" + (f"; did you mean {close[0]}?" if close else "; see `selftrain plan`")
+    if error["type"] == "missing":
+        return f"{path}: is missing and has no default"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message} (got {error['input']!r})"
+
+
+def _readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:
+    """The parts of a location that exist in the data: pydantic adds names of union members in between."""
+    for number, part in enumerate(loc):
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif number < len(loc) - 1 or not isinstance(part, str) or not isinstance(data, dict):
+            continue
+        yield part
+
+
+def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key
+        inner = field.annotation
+        for candidate in (inner, *getattr(inner, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from _all_keys(candidate, f"{key}.")
