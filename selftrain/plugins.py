@@ -1,0 +1,104 @@
+"""User code named in a recipe: `path/to/file.py:function` (relative to the recipe) or `package.module:function`.
+
+A plug-in is found, loaded and hashed here and nowhere else. Loading runs the user's module; hashing does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from selftrain.errors import ConfigError, DataError
+
+
+def is_reference(name: str) -> bool:
+    """Whether the name has the form of a plug-in, `something:function`."""
+    place, colon, function = name.rpartition(":")
+    return bool(colon and place and function.isidentifier())
+
+
+def split(reference: str) -> tuple[str, str]:
+    """The place (file or module) and the function's name. Raises ConfigError where the form is wrong."""
+    if not is_reference(reference):
+        raise ConfigError(f"{reference!r} names no function; write path/to/file.py:function or package.module:function")
+    place, _, function = reference.rpartition(":")
+    return place, function
+
+
+def source_file(reference: str, base: Path) -> Path:
+    """The file a plug-in comes from, without running it. Relative paths start at `base`, the recipe's folder."""
+    place, _ = split(reference)
+    if place.endswith(".py"):
+        path = (base / place).resolve()
+        if not path.is_file():
+            raise ConfigError(f"{reference}: there is no file {path}; plug-in paths are relative to the recipe's folder")
+        return path
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{reference}: there is no module {place!r}; install it, or give a file: path/to/file.py:function")
+    return Path(spec.origin)
+
+
+def source_digest(reference: str, base: Path) -> str:
+    """Sha256 of the plug-in's source file: a changed verifier is another verifier."""
+    return hashlib.sha256(source_file(reference, base).read_bytes()).hexdigest()
+
+
+def load_function(reference: str, base: Path) -> Callable[..., Any]:
+    """Import the plug-in and return its function.
+
+    Raises ConfigError if there is no such file or function, and DataError, with the line, if the module itself fails.
+    """
+    place, name = split(reference)
+    path = source_file(reference, base)
+    try:
+        module = _load_file(path) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:
+        line = _line_in(path, error)
+        raise DataError(f"{reference}: importing {path}{line} failed: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ConfigError(f"{reference}: {path} defines no function {name!r}; it has: {', '.join(known) or 'none'}")
+    return function  # type: ignore[no-any-return]
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = f"selftrain_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs, as dataclasses and pickle in the module look themselves up there.
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}," if error.lineno else ""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f", line {line}," if line else ""
