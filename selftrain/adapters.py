@@ -1,0 +1,81 @@
+"""The files of an adapter folder: their digest, and the canonical form of the config. Stdlib only.
+
+A folder holds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them. The digest covers what the
+policy computes (tensors by name, dtype, shape and bytes; the config without what names a place or a version), so that
+the same adapter has the same digest wherever it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import DataError
+from selftrain.records import Digest, canonical_json
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+# PEFT keeps these as sets and writes them in the order of a set of strings, which changes with the hash seed.
+_SETS = ("target_modules", "exclude_modules")
+_NOT_THE_POLICY = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping")
+_CHUNK = 1 << 20
+
+
+def adapter_digest(folder: Path) -> Digest:
+    """Sha256 (hex) of the adapter's tensors and its canonical config. Raises DataError for other files."""
+    config = {key: value for key, value in _read_config(folder).items() if key not in _NOT_THE_POLICY}
+    total = hashlib.sha256(canonical_json(config).encode("utf-8", "surrogatepass"))
+    path = folder / WEIGHTS
+    header, start = _read_header(path)
+    with path.open("rb") as file:
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            total.update(canonical_json([name, header[name]["dtype"], header[name]["shape"], end - begin]).encode())
+            file.seek(start + begin)
+            _update(total, file, end - begin, path)
+    return Digest(total.hexdigest())
+
+
+def canonicalise_adapter(folder: Path) -> None:
+    """Rewrite the config in its one form: keys sorted, sets sorted. Raises DataError for a config that is none."""
+    text = json.dumps(_read_config(folder), indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no adapter config ({error}); the folder must be one that PEFT saved") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path} holds {type(config).__name__}, not an adapter config; save the adapter again")
+    for name in _SETS:
+        if isinstance(config.get(name), list):
+            config[name] = sorted(config[name])
+    return config
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensors by name, and where their bytes start. The format: 8 bytes of header length, JSON, then the bytes."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError(f"its header is said to be {length} bytes long")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is no safetensors file ({error}); the adapter is damaged, train it again") from None
+    return header, 8 + length
+
+
+def _update(total: hashlib._Hash, file: Any, size: int, path: Path) -> None:
+    while size > 0:
+        chunk = file.read(min(size, _CHUNK))
+        if not chunk:
+            raise DataError(f"{path} ends {size} bytes early; the adapter is damaged, train it again")
+        total.update(chunk)
+        size -= len(chunk)
