@@ -8,6 +8,7 @@ error; aliases and files over 1 MB are refused, and `${...}` is plain text (no i
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,12 @@ def find_layer(name: str, base: Path) -> Path:
     for path in (base / name, shipped("configs") / name, shipped("configs") / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
-    known = ", ".join(sorted(str(p.relative_to(shipped("configs")).with_suffix("")) for p in shipped("configs").rglob("*.yaml")))
-    raise ConfigError(f"there is no config file {name!r} in {base}, nor a shipped config of that name (shipped: {known or 'none'})")
+    known = ", ".join(
+        sorted(str(p.relative_to(shipped("configs")).with_suffix("")) for p in shipped("configs").rglob("*.yaml"))
+    )
+    raise ConfigError(
+        f"there is no config file {name!r} in {base}, nor a shipped config of that name (shipped: {known or 'none'})"
+    )
 
 
 def compose(recipe: str, *, layers: Sequence[str] = (), overrides: Sequence[str] = ()) -> Composed:
@@ -108,7 +113,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
         if len(raw) > MAX_YAML_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_YAML_BYTES:,} bytes; a config holds knobs, data goes into files of its own")
+            raise ConfigError(
+                f"{path} is larger than {MAX_YAML_BYTES:,} bytes; a config holds knobs, data goes into files of its own"
+            )
         data = _load_yaml(raw.decode("utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
@@ -125,12 +132,15 @@ def _load_yaml(text: str, where: str) -> Any:
     try:
         if any(isinstance(token, yaml.AliasToken | yaml.AnchorToken) for token in yaml.scan(text)):
             raise ConfigError(f"{where}: YAML anchors and aliases are refused; write the value out, or use `extends:`")
+        yaml.compose(text)  # a syntax error names the file's own line here
         # Under one key, as OmegaConf.create() takes a bare word at the top for a key.
         indented = "".join(f"  {line}" for line in text.splitlines(keepends=True))
         loaded = OmegaConf.to_container(OmegaConf.create(f"value:\n{indented}"), resolve=False)
         return loaded["value"]  # type: ignore[call-overload, index]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+        duplicate = "duplicate key" in str(error)  # its lines count from the key that the text was put under
+        said = re.sub(r"line (\d+)", lambda line: f"line {int(line[1]) - duplicate}", str(error))
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(said.split())}") from error
 
 
 def _override(text: str) -> dict[str, Any]:
@@ -143,7 +153,9 @@ def _override(text: str) -> dict[str, Any]:
     return result  # type: ignore[no-any-return]
 
 
-def _merge(target: dict[str, Any], layer: Mapping[str, Any], origins: dict[str, str], name: str, prefix: str = "") -> None:
+def _merge(
+    target: dict[str, Any], layer: Mapping[str, Any], origins: dict[str, str], name: str, prefix: str = ""
+) -> None:
     for key, value in layer.items():
         if not isinstance(key, str):
             raise ConfigError(f"{name}: the key {key!r} under {prefix or 'the top'} is not text; quote it")

@@ -37,14 +37,18 @@ def source_file(reference: str, base: Path) -> Path:
     if place.endswith(".py"):
         path = (base / place).resolve()
         if not path.is_file():
-            raise ConfigError(f"{reference}: there is no file {path}; plug-in paths are relative to the recipe's folder")
+            raise ConfigError(
+                f"{reference}: there is no file {path}; plug-in paths are relative to the recipe's folder"
+            )
         return path
     try:
         spec = importlib.util.find_spec(place)
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None:
-        raise ConfigError(f"{reference}: there is no module {place!r}; install it, or give a file: path/to/file.py:function")
+        raise ConfigError(
+            f"{reference}: there is no module {place!r}; install it, or give a file: path/to/file.py:function"
+        )
     return Path(spec.origin)
 
 
