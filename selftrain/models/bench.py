@@ -1,0 +1,202 @@
+"""The bench: the base model and tokenizer of a run, loaded once per process, and the adapter mounted on it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from selftrain.adapters import adapter_digest
+from selftrain.config import ModelConfig
+from selftrain.errors import ConfigError, DataError, PhaseError
+from selftrain.models.pristine import Pristine
+from selftrain.models.sources import Source, default_cache_dir, locate
+from selftrain.records import Digest, Policy, Prompt
+
+SENTINEL = "sentinel"
+
+
+class Bench:
+    """The base model and tokenizer of a run, loaded once per process; adapters are mounted, never merged.
+
+    Nothing is loaded by the constructor: the tokenizer is at its first use, the weights are at the first `mount`.
+    """
+
+    def __init__(self, config: ModelConfig, *, cache_dir: Path | None = None) -> None:
+        self.config = config
+        self._cache_dir = cache_dir or default_cache_dir()
+        self._model: Any = None
+        self._pristine: Pristine | None = None
+        self._mounted: Digest | None = None
+        self._view: Any = None
+
+    @cached_property
+    def source(self) -> Source:
+        """Where the model was found. A GGUF file is converted here, once per machine."""
+        return locate(self.config, self._cache_dir)
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of weights, tokenizer and chat template: a GGUF file's hash, a hub commit, or a folder's files.
+
+        Of weight files over 1 GiB in a local folder only header, size and sampled chunks are hashed
+        (`sources.folder_digest`).
+        """
+        return self.source.digest
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer alone; the weights stay on disk."""
+        return AutoTokenizer.from_pretrained(self.source.path, **self._origin)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the weights go: as `model.device` says; `auto` is this rank's accelerator, or the CPU."""
+        if self.config.device != "auto":
+            return torch.device(self.config.device)
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: as `model.dtype` says; `auto` is float32 on CPU, the checkpoint's own elsewhere."""
+        if self.config.dtype != "auto":
+            return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.config.dtype]
+        if self.device.type == "cpu":
+            return torch.float32
+        return self._text_config.dtype or torch.float32
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence, prompt and completion together, in tokens."""
+        return int(self._text_config.max_position_embeddings)
+
+    @cached_property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """The ids that end a turn, sorted: of the generation config, the tokenizer, and the chat template.
+
+        Read from the files, not from the loaded model: a transformers Trainer rewrites the model's own stop ids when
+        training starts, and round 1 would stop at other tokens than round 0.
+        """
+        try:
+            generation = GenerationConfig.from_pretrained(self.source.path, revision=self.source.revision)
+        except OSError:
+            generation = GenerationConfig.from_model_config(self._model_config)
+        ids = generation.eos_token_id
+        found = set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        found.add(self.tokenizer.eos_token_id)
+        found.add(self._end_of_turn())
+        return tuple(sorted(one for one in found if one is not None))
+
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt as token ids: messages by the chat template, up to where the assistant speaks; text as it is."""
+        if prompt.messages is not None:
+            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            self._require_chat_template()
+            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        else:
+            text = prompt.text or ""
+            # A text that was rendered elsewhere starts with BOS already; two of them are a distribution of their own.
+            bos = self.tokenizer.bos_token
+            ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        if not ids:
+            raise DataError(f"prompt {prompt.id} renders to no tokens (text {prompt.text!r}); give it some text")
+        return tuple(ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of the ids: special tokens skipped, spaces left as they are."""
+        ids = list(token_ids)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def mount(self, policy: Policy, *, trainable: bool = False) -> torch.nn.Module:
+        """The model with the policy's adapter on it; the base model itself where the policy has none.
+
+        In eval mode unless `trainable`. Loads the base at first use, unmounts any other adapter, and does nothing when
+        the same digest is mounted already. PhaseError when the folder's adapter is not the policy's.
+        """
+        if policy.adapter is None:
+            return self.unmount()
+        if self._mounted == policy.digest and not trainable:
+            return self._view  # type: ignore[no-any-return]
+        folder = Path(policy.adapter)
+        found = adapter_digest(folder)
+        if found != policy.digest:
+            raise PhaseError(
+                f"the adapter in {folder} has digest {found[:12]}, the policy of round {policy.round} needs "
+                f"{policy.digest[:12]}: the folder was changed; restore it, or delete its round and run again"
+            )
+        base = self.unmount()
+        with warnings.catch_warnings():
+            # peft 0.21 asks for a property that transformers 5.23 renamed; nothing of ours can.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            self._view = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
+        self._view.train(trainable)
+        # What is trained is no longer what the digest names, so it is never taken for mounted.
+        self._mounted = None if trainable else policy.digest
+        return self._view  # type: ignore[no-any-return]
+
+    def unmount(self) -> torch.nn.Module:
+        """The pristine base model, whatever was mounted on it or trained in it, by whom ever."""
+        if self._model is None:
+            self._load()
+        assert self._pristine is not None
+        self._pristine.restore()
+        self._mounted = self._view = None
+        return self._model  # type: ignore[no-any-return]
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        return {"revision": self.source.revision, "trust_remote_code": self.config.trust_remote_code}
+
+    @cached_property
+    def _model_config(self) -> Any:
+        return AutoConfig.from_pretrained(self.source.path, **self._origin)
+
+    @property
+    def _text_config(self) -> Any:
+        return self._model_config.get_text_config()
+
+    def _load(self) -> None:
+        transformers_logging.disable_progress_bar()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.source.path,
+                dtype=self.dtype,
+                attn_implementation=self.config.attn_implementation,
+                use_safetensors=True,
+                **self._origin,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"model.path: no weights could be loaded from {self.config.path!r}: {str(error).splitlines()[0]}; "
+                "only safetensors weights are read"
+            ) from error
+        self._model = model.to(self.device).eval()
+        self._pristine = Pristine(self._model)
+
+    def _require_chat_template(self) -> None:
+        if self.tokenizer.chat_template is None:
+            raise ConfigError(
+                f"the tokenizer of {self.config.path!r} has no chat template, so messages cannot be rendered; "
+                "set prompts.format=text"
+            )
+
+    def _end_of_turn(self) -> int | None:
+        """The first special token after an assistant's words, as the chat template writes them."""
+        if self.tokenizer.chat_template is None:
+            return None
+        turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": SENTINEL}]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        after = self.tokenizer(text.rpartition(SENTINEL)[2], add_special_tokens=False)["input_ids"]
+        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return next((number for number in after if number in special), None)

@@ -1,0 +1,178 @@
+"""Where a base model comes from: a hub id, a local folder, a `.gguf` file, or a file inside an installed package.
+
+GGUF files are converted once to a safetensors folder: a model loaded straight from GGUF can neither be trained nor
+saved. Converted folders are published by a rename, so a crashed or concurrent conversion leaves no half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from selftrain.config import ModelConfig
+from selftrain.errors import ConfigError, DependencyError
+from selftrain.records import Digest, digest
+
+LOGGER = logging.getLogger("selftrain")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+PACKAGE = "package:"
+WHOLE_FILE_LIMIT = 1 << 30
+SAMPLED_BYTES = 1 << 20
+SAMPLES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What `from_pretrained` is given: a folder, or a hub id at a commit. `digest` names weights and tokenizer."""
+
+    path: str
+    revision: str | None
+    digest: Digest
+
+
+def default_cache_dir() -> Path:
+    """`$SELFTRAIN_CACHE`, or `~/.cache/selftrain`."""
+    return Path(os.environ.get("SELFTRAIN_CACHE") or Path.home() / ".cache" / "selftrain")
+
+
+def locate(config: ModelConfig, cache_dir: Path) -> Source:
+    """Find the model; convert a GGUF file at first use. ConfigError: no such model; DependencyError: out of reach."""
+    path = Path(config.path).expanduser()
+    if config.path.startswith(PACKAGE):
+        return _from_gguf(_in_package(config.path), cache_dir)
+    if path.is_file() and path.suffix == ".gguf":
+        return _from_gguf(path, cache_dir)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model.path: {path} is a folder without config.json; give a folder with a saved model")
+        return Source(str(path), None, folder_digest(path))
+    if path.suffix == ".gguf" or not HUB_ID.fullmatch(config.path):
+        raise ConfigError(
+            f"model.path: {config.path!r} is not a folder, a .gguf file, a hub id or package:NAME/FILE "
+            f"(looked for {path.absolute()}); correct the path"
+        )
+    return _from_hub(config)
+
+
+def folder_digest(folder: Path) -> Digest:
+    """Digest of a saved model: config, tokenizer and chat template files whole, and the weights.
+
+    Weight files up to 1 GiB are hashed whole. Of larger ones: the safetensors header (names, shapes, offsets of all
+    tensors), the size, and 64 evenly spread chunks of 1 MiB; a change outside those chunks would go unnoticed.
+    """
+    kinds = {".json", ".jinja", ".txt", ".model", ".safetensors"}
+    files = sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
+    return digest({path.name: _file_digest(path) for path in files})
+
+
+def _file_digest(path: Path) -> str:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_LIMIT:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = hashlib.sha256(str(size).encode())
+        header_bytes = int.from_bytes(file.read(8), "little")
+        state.update(file.read(min(header_bytes, size)))
+        for sample in range(SAMPLES):
+            file.seek((size - SAMPLED_BYTES) * sample // (SAMPLES - 1))
+            state.update(file.read(SAMPLED_BYTES))
+    return state.hexdigest()
+
+
+def _in_package(reference: str) -> Path:
+    name, _, inside = reference.removeprefix(PACKAGE).partition("/")
+    # Top-level names only: find_spec of a dotted name would import the parent package.
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DependencyError(
+            f"model.path: {reference!r} needs the Python package {name!r}, which is not installed; "
+            f"run `pip install {name.replace('_', '-')}`"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    if not inside or not (folder / inside).is_file():
+        known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf"))
+        raise ConfigError(f"model.path: {name} holds no file {inside!r}; its .gguf files: {', '.join(known) or 'none'}")
+    return folder / inside
+
+
+def _from_hub(config: ModelConfig) -> Source:
+    try:
+        found = hf_hub_download(config.path, "config.json", revision=config.revision)
+    except LocalEntryNotFoundError as error:
+        raise DependencyError(
+            f"model.path: {config.path!r} is no local folder, and the hub cannot be reached "
+            f"({error.__cause__ or error}); check the network, or download the model and give its folder"
+        ) from error
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise ConfigError(
+            f"model.path: {config.path!r} (revision {config.revision or 'main'}) is no local folder, and the hub "
+            f"does not give it: {str(error).splitlines()[0]}; check the spelling, or log in with `hf auth login`"
+        ) from error
+    commit = Path(found).parent.name
+    return Source(config.path, commit, digest({"hub": config.path, "commit": commit}))
+
+
+def _from_gguf(file: Path, cache_dir: Path) -> Source:
+    with file.open("rb") as opened:
+        key = hashlib.file_digest(opened, "sha256").hexdigest()
+    folder = cache_dir / "gguf" / key
+    if not folder.is_dir():
+        LOGGER.info("converting %s to safetensors once (under a minute for small models)", file.name)
+        _convert(file, folder)
+    return Source(str(folder), None, Digest(key))
+
+
+def _convert(file: Path, folder: Path) -> None:
+    """Write the dense float32 model and its tokenizer to `folder`, which appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    transformers_logging.disable_progress_bar()
+    try:
+        name = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **name)
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **name
+        )
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "source.json").write_text(json.dumps({"gguf": file.name}) + "\n")
+        for path in (*temporary.iterdir(), temporary):
+            _fsync(path)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            # Another process was first; its folder holds the same tensors.
+            if not folder.is_dir():
+                raise
+        _fsync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
