@@ -1,0 +1,76 @@
+"""Reading a number out of text strictly: what is not plainly one number is not a number.
+
+A numeral is a run of characters without a gap that holds a digit: `57`, `-1,234.50`, `1e5`, `.5`. A run that is not
+wholly a plain number (`57apples`, `1/2`, `12-5`, `1,23`, `٣`, fullwidth digits, `2³`) counts as unreadable: it is
+never cut down to the part that would fit. Commas are thousands separators, never decimal commas.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+# Dashes and the no-break spaces that group digits belong to the run, so that `12–5` and `1 234` are not read in part.
+_RUN = re.compile(r"[\w.,/+\-−‐‑‒–—\u00a0\u202f\u2009]+")
+_PLAIN = re.compile(
+    r"(?P<sign>[+\-−]?)(?P<digits>(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?P<power>[eE][+-]?\d+)?", re.ASCII
+)
+_PERCENT = re.compile(r"\s*(?:\\?[%％﹪٪]|per\s?cent\b)", re.IGNORECASE)
+_MAX_SYMBOLS = 3
+_MAX_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Numeral:
+    """A run of `text` that holds a digit. `number` is None where the run is not plainly a number."""
+
+    text: str
+    number: Decimal | None
+    percent: bool
+
+
+def numerals(text: str) -> Iterator[Numeral]:
+    """Every numeral of `text`, readable or not, in order."""
+    for run in _RUN.finditer(text):
+        if not any(unicodedata.category(character) in ("Nd", "No") for character in run[0]):
+            continue
+        written = run[0].strip("\u00a0\u202f\u2009")
+        written = written[:-1] if written.endswith((".", ",")) else written
+        number = None if _has_loose_sign(text, run.start()) else _plain(written)
+        percent = _PERCENT.match(text, run.end())
+        yield Numeral(written, number, percent is not None)
+
+
+def _has_loose_sign(text: str, start: int) -> bool:
+    """Whether a dash stands apart before `start`, as in `- 5`, `-$5`, `-(5)`: a minus or a bullet, who knows."""
+    before = text[max(0, start - 2 * _MAX_SYMBOLS) : start].rstrip(" \t")
+    symbols = 0
+    while before and symbols < _MAX_SYMBOLS and not before[-1].isalnum() and before[-1] not in "-−–—>\n":
+        before = before[:-1].rstrip(" \t")
+        symbols += 1
+    return before.endswith(("-", "−", "–", "—"))
+
+
+def _plain(written: str) -> Decimal | None:
+    match = _PLAIN.fullmatch(written)
+    if match is None or len(written) > _MAX_LENGTH:
+        return None
+    sign = "-" if match["sign"] in ("-", "−") else ""
+    try:
+        # A Decimal keeps its exponent as a number: 1e999999999 costs nothing as long as nobody makes it an int.
+        return Decimal(sign + match["digits"].replace(",", "") + (match["power"] or ""))
+    except InvalidOperation:
+        return None
+
+
+def same(first: Decimal, second: Decimal, tolerance: Decimal) -> bool:
+    """Whether the numbers differ by at most `tolerance`; exactly equal where it is 0, whatever the size."""
+    if first == second or not tolerance:
+        return first == second
+    try:
+        return abs(first - second) <= tolerance
+    except ArithmeticError:
+        return False
