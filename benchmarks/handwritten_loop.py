@@ -37,7 +37,7 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
 from trl import SFTConfig, SFTTrainer  # noqa: E402
 
-FEW_SHOT = "12 + 34 = 46\n28 + 57 = 85\n"
+FEW_SHOT = "28 + 57 = 85\n64 + 83 = 147\n"
 
 
 class Clock:
@@ -59,11 +59,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", help="folder for the adapter of every round; default: none is saved")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--few-shot", default=FEW_SHOT, help="text before every problem")
     parser.add_argument("--per-round", type=int, default=128, help="prompts per round")
     parser.add_argument("--num-candidates", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--max-new-tokens", type=int, default=8)
     parser.add_argument("--max-per-prompt", type=int, default=2)
+    parser.add_argument("--dedup", action="store_true", help="keep equal answers to one prompt once")
     parser.add_argument("--select", choices=("correct", "random"), default="correct")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--scheduler", default="linear")
@@ -78,12 +80,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def generate(model, tokenizer, rows, config: GenerationConfig, batch: int) -> Iterator[tuple[dict, list[int], list[int]]]:
+def generate(
+    model, tokenizer, rows, few_shot: str, config: GenerationConfig, batch: int
+) -> Iterator[tuple[dict, list[int], list[int]]]:
     """Yield (row, prompt ids, completion ids), `num_return_sequences` times per row."""
     model.eval()
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        texts = [f"{FEW_SHOT}{row['a']} + {row['b']} =" for row in part]
+        texts = [f"{few_shot}{row['a']} + {row['b']} =" for row in part]
         inputs = tokenizer(texts, return_tensors="pt", padding=True)
         with torch.inference_mode():
             output = model.generate(**inputs, generation_config=config)
@@ -100,13 +104,13 @@ def is_correct(tokenizer, row: dict, completion: list[int], stops: list[int]) ->
 
 
 def survivors(tokenizer, sampled, stops: list[int], args, rng: random.Random) -> list[dict]:
-    """At most `max_per_prompt` distinct correct candidates per prompt; or as many, drawn whatever their score."""
+    """At most `max_per_prompt` correct candidates per prompt; or as many in all, drawn whatever their score."""
     seen: set[tuple[str, tuple[int, ...]]] = set()
     per_prompt: Counter[str] = Counter()
     kept = []
     for row, prompt, completion in sampled:
         key = (row["identity"], tuple(completion))
-        if key in seen or per_prompt[row["identity"]] == args.max_per_prompt:
+        if (args.dedup and key in seen) or per_prompt[row["identity"]] == args.max_per_prompt:
             continue
         if is_correct(tokenizer, row, completion, stops):
             seen.add(key)
@@ -143,8 +147,8 @@ def train(model, tokenizer, examples: list[dict], args, seed: int) -> float:
     return trainer.train().training_loss
 
 
-def accuracy(model, tokenizer, rows, config: GenerationConfig, stops: list[int], batch: int) -> float:
-    answers = generate(model, tokenizer, rows, config, batch)
+def accuracy(model, tokenizer, rows, args, config: GenerationConfig, stops: list[int]) -> float:
+    answers = generate(model, tokenizer, rows, args.few_shot, config, args.evaluate_batch)
     return sum(is_correct(tokenizer, row, completion, stops) for row, _, completion in answers) / len(rows)
 
 
@@ -161,9 +165,7 @@ def main() -> None:
     with clock.phase("load"):
         tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
         base = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-        lora = LoraConfig(
-            r=args.lora_r, lora_alpha=args.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
+        lora = LoraConfig(r=args.lora_r, lora_alpha=args.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(base, lora)
     stops = [tokenizer.convert_tokens_to_ids("Ċ"), tokenizer.eos_token_id]
     shared = {"eos_token_id": stops, "pad_token_id": tokenizer.pad_token_id, "max_new_tokens": args.max_new_tokens}
@@ -189,11 +191,13 @@ def main() -> None:
             with clock.phase("sample"):
                 # SFTTrainer reseeds the global generator, so without this every round would draw the same noise.
                 torch.manual_seed(1000 * args.seed + number)
-                candidates = list(generate(model, tokenizer, rows, sampled, args.generate_batch))
+                candidates = list(generate(model, tokenizer, rows, args.few_shot, sampled, args.generate_batch))
             with clock.phase("select"):
                 examples = survivors(tokenizer, candidates, stops, args, rng)
             report |= {"survivors": len(examples)}
-            report |= {"acceptance": sum(is_correct(tokenizer, r, c, stops) for r, _, c in candidates) / len(candidates)}
+            report |= {
+                "acceptance": sum(is_correct(tokenizer, r, c, stops) for r, _, c in candidates) / len(candidates)
+            }
             with clock.phase("train"):
                 if examples:
                     report["loss"] = train(model, tokenizer, examples, args, seed=1000 * args.seed + number)
@@ -201,7 +205,7 @@ def main() -> None:
                     model.save_pretrained(Path(args.out) / f"round-{number}")
         with clock.phase("evaluate"):
             for name, rows in held_out.items():
-                report[name] = accuracy(model, tokenizer, rows, greedy, stops, args.evaluate_batch)
+                report[name] = accuracy(model, tokenizer, rows, args, greedy, stops)
         rounds.append(report)
         print(json.dumps(report), file=sys.stderr, flush=True)
     total = time.perf_counter() - STARTED
