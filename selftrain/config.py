@@ -387,7 +387,9 @@ def parse(data: dict[str, Any]) -> Config:
         return Config.model_validate(data)
     except ValidationError as error:
         lines = [_explain(one, data) for one in error.errors()]
-        raise ConfigError("the configuration is wrong:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))) from None
+        raise ConfigError(
+            "the configuration is wrong:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+        ) from None
 
 
 def _explain(error: Any, data: dict[str, Any]) -> str:
@@ -406,9 +408,9 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
 def _readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:
     """The parts of a location that exist in the data: pydantic adds names of union members in between."""
     for number, part in enumerate(loc):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+        if (isinstance(data, dict) and part in data) or (
+            isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        ):
             data = data[part]
         elif number < len(loc) - 1 or not isinstance(part, str) or not isinstance(data, dict):
             continue

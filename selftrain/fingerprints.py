@@ -1,0 +1,141 @@
+"""What of the configuration each phase depends on: the part that enters its fingerprint.
+
+One home for three uses: the fingerprint itself, the check at start that no committed phase would come out differently,
+and the choice of what a fork may keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain import plugins
+from selftrain.compose import differences
+from selftrain.config import Config, at_round, fingerprinted
+from selftrain.errors import ConfigError
+from selftrain.records import Receipt
+from selftrain.store import RunDirectory
+
+GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
+
+
+class Fingerprints:
+    """The parts of one configuration by phase. `prompts` maps each set's name to the digest of its content."""
+
+    def __init__(self, config: Config, folder: Path, prompts: dict[str, str]) -> None:
+        self._config = config
+        self._prompts = prompts
+        scorers = [one.name for one in config.score.scorers if plugins.is_reference(one.name)]
+        self._plugins = {name: plugins.source_digest(name, folder) for name in scorers}
+        function = config.sample.params.get("function")
+        self._engine_source = plugins.source_digest(function, folder) if isinstance(function, str) else None
+
+    def part(self, phase: str, round_number: int, arm: str) -> dict[str, Any]:
+        """The configuration that can change the output of that phase in that round of that arm."""
+        parts = {
+            "sample": self._sample,
+            "score": self._score,
+            "select": self._select,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "evaluate-sampled": self._evaluate_sampled,
+            "round": lambda _round, _arm: {},
+        }
+        return parts[phase](max(round_number, 1), arm)
+
+    def _model(self) -> dict[str, Any]:
+        model = self._config.model.model_dump(mode="json")
+        # Not the path: the content's digest is an input of its own, so a moved folder changes nothing.
+        return {key: model[key] for key in ("dtype", "attn_implementation", "device", "trust_remote_code")}
+
+    def _engine(self) -> dict[str, Any]:
+        sample = self._config.sample.model_dump(mode="json")
+        names = ("engine", "params", "stop_strings", "stop_token_ids")
+        return {"model": self._model(), "source": self._engine_source, **{name: sample[name] for name in names}}
+
+    def _sample(self, round_number: int, arm: str) -> dict[str, Any]:
+        # Fresh prompts start where the earlier rounds ended, so the whole schedule up to here counts.
+        per_round = [at_round(self._config.prompts, one)["per_round"] for one in range(1, round_number + 1)]
+        return {
+            "seed": self._config.seed,
+            "model": self._model(),
+            "engine_source": self._engine_source,
+            "sample": fingerprinted(self._config.sample, round_number),
+            "prompts": {"train": self._prompts["train"], "format": self._config.prompts.format, "per_round": per_round},
+        }
+
+    def _score(self, round_number: int, arm: str) -> dict[str, Any]:
+        return {**self._scoring(), "prompts": {"train": self._prompts["train"]}}
+
+    def _scoring(self) -> dict[str, Any]:
+        return {"score": fingerprinted(self._config.score), "sources": self._plugins}
+
+    def _select(self, round_number: int, arm: str) -> dict[str, Any]:
+        return {"seed": self._config.seed, "select": fingerprinted(self._config.select, round_number)}
+
+    def _train(self, round_number: int, arm: str) -> dict[str, Any]:
+        return {
+            "seed": self._config.seed,
+            "model": self._model(),
+            "train": fingerprinted(self._config.train, round_number),
+        }
+
+    def _evaluate(self, round_number: int, arm: str) -> dict[str, Any]:
+        evaluate = self._config.evaluate.model_dump(mode="json")
+        return {
+            "seed": self._config.seed,
+            "engine": self._engine(),
+            "format": self._config.prompts.format,
+            "evaluate": {name: evaluate[name] for name in GREEDY_KNOBS},
+            "max_new_tokens": self._config.evaluate.max_new_tokens
+            or at_round(self._config.sample, 1)["max_new_tokens"],
+            "prompts": {name: value for name, value in self._prompts.items() if name != "train"},
+            **self._scoring(),
+        }
+
+    def _evaluate_sampled(self, round_number: int, arm: str) -> dict[str, Any]:
+        evaluate = self._config.evaluate.model_dump(mode="json")
+        del evaluate["sampled_rounds"]
+        return {**self._evaluate(round_number, arm), "evaluate": evaluate}
+
+    def changes(self, receipt: Receipt) -> list[str]:
+        """One line per knob that differs from what the committed phase was made with."""
+        return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round, receipt.arm))
+
+    def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
+        """Raise ConfigError, with the differences and the ways on, if some committed phase would come out differently."""
+        for receipt in receipts:
+            if changed := self.changes(receipt):
+                raise refusal(receipt.key, changed, where)
+
+    def keepable(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """The receipts, in order, whose configuration is the same and whose inputs come from receipts that are kept too."""
+        made_here = {receipt.output for receipt in receipts}
+        products, kept = set[str](), []
+        for receipt in receipts:
+            inputs = set(receipt.ingredients["inputs"].values()) & made_here
+            if not self.changes(receipt) and inputs <= products:
+                products.add(receipt.output)
+                kept.append(receipt)
+        return kept
+
+
+def refusal(key: str, changed: Sequence[str], where: Path) -> ConfigError:
+    """The error for a change that would alter something already committed."""
+    lines = "".join(f"\n  {line}" for line in changed)
+    return ConfigError(
+        f"this change would alter {key}, which is already committed in {where}:{lines}\n"
+        f"either undo the change, or start a run of its own with name=NEW, "
+        f"or keep the unaffected part of this one in a new run with --fork NEW"
+    )
+
+
+def fork(source: RunDirectory, target: RunDirectory, receipts: Sequence[Receipt]) -> None:
+    """Copy the committed phases to another run directory, whose lock is held."""
+    for receipt in receipts:
+        for path in source.verified(receipt):
+            copy = target.path / path.relative_to(source.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+        target.commit(receipt)

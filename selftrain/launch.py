@@ -1,0 +1,202 @@
+"""A run from the command line's words to its last table: checks, directory, loop, verdict."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from selftrain import tracking
+from selftrain.arms import Arm
+from selftrain.compose import Composed, compose, versions
+from selftrain.config import RUN_NAME, Config
+from selftrain.errors import ConfigError
+from selftrain.evaluation import decisions
+from selftrain.fingerprints import Fingerprints
+from selftrain.fingerprints import fork as copy_fork
+from selftrain.history import History
+from selftrain.loop import best_policy, headline_round, run_arms
+from selftrain.phases import Phases
+from selftrain.preflight import check
+from selftrain.prompts import PromptSets
+from selftrain.records import digest
+from selftrain.reporting.terminal import Terminal
+from selftrain.rooms import Rooms
+from selftrain.store import RunDirectory, publish_bytes
+from selftrain.summaries import final_rows, places, summary_row
+from selftrain.world import World
+
+# What W&B may be told of the configuration: knobs, never paths, parameters of plug-ins or anything of the environment.
+SHOWN_SECTIONS = ("sample", "select", "train", "evaluate", "stop")
+
+
+def run_recipe(
+    recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path, fork: str | None
+) -> None:
+    """Start or resume the run of a recipe. Raises SelftrainError for everything a user can mend."""
+    world = World()
+    world.require_one_process()
+    composed = compose(recipe, layers=layers, overrides=overrides)
+    prompts, fingerprints = check(composed)
+    config = composed.config
+    terminal = Terminal()
+    if fork is not None:
+        config = _fork(composed, fingerprints, runs_dir, fork, terminal)
+    run = RunDirectory(runs_dir / config.name)
+    run.lock()
+    world.listen()
+    try:
+        fingerprints.require_unchanged(run.receipts(), where=run.path)
+        recorded = _record(run, config, composed, prompts)
+        with closing(Rooms(config, composed.folder)) as rooms:
+            _run(run, config, rooms, prompts, fingerprints, world, terminal, recorded)
+    finally:
+        run.unlock()
+
+
+def _run(
+    run: RunDirectory,
+    config: Config,
+    rooms: Rooms,
+    prompts: PromptSets,
+    fingerprints: Fingerprints,
+    world: World,
+    terminal: Terminal,
+    recorded: Mapping[str, Any],
+) -> None:
+    for one in (prompts.train, *prompts.held_out().values()):
+        rooms.scorer.check_references(one.prompts)
+    log_path = _open_log(run)
+    history = History(run)
+    tracker = tracking.build(
+        run.path,
+        config.track,
+        committed=history.rows(run.receipts()),
+        run_id=recorded["wandb_run_id"],
+        name=config.name,
+        mirrored_config=_shown(config),
+        log_path=log_path.with_name("wandb.log"),
+        warn=terminal.warn,
+    )
+    phases = Phases(
+        config,
+        rooms=rooms,
+        prompts=prompts,
+        fingerprints=fingerprints,
+        run=run,
+        world=world,
+        terminal=terminal,
+        tracker=tracker,
+        history=history,
+    )
+    try:
+        arms = run_arms(config, phases)
+        _conclude(run, config, arms, terminal, tracker)
+    finally:
+        tracker.close()
+
+
+def _conclude(
+    run: RunDirectory, config: Config, arms: Sequence[Arm], terminal: Terminal, tracker: tracking.Tracker
+) -> None:
+    main = arms[0]
+    best = best_policy(main)
+    _link_best(run, best.adapter)
+    verdict = decisions.headline(
+        [report for _, report in sorted(main.reports.items())],
+        {arm.name: [report for _, report in sorted(arm.reports.items())] for arm in arms[1:]},
+        config.evaluate,
+        seed=config.seed,
+    )
+    publish_bytes(run.path / "verdict.json", (json.dumps(verdict.as_data(), indent=1) + "\n").encode())
+    tracker.log([summary_row(main, headline_round(main), verdict)])
+    terminal.final(final_rows(arms, headline_round(main)), verdict.lines, places(run.path, main, headline_round(main)))
+
+
+def _record(run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets) -> Mapping[str, Any]:
+    """Write config.json (again, if it changed) and return it."""
+    path = run.path / "config.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    sets = {"train": prompts.train, **prompts.held_out()}
+    new = {
+        "config": config.model_dump(mode="json", by_alias=True),
+        "origins": dict(composed.origins),
+        "recipe": str(composed.recipe),
+        "versions": versions(),
+        "prompts": {
+            name: {
+                "prompts": len(one.prompts),
+                "duplicates": one.num_duplicates,
+                "dropped_for_overlap": one.num_overlapping,
+                "digest": one.digest,
+            }
+            for name, one in sets.items()
+        },
+        "wandb_run_id": old.get("wandb_run_id") or secrets.token_hex(4),
+    }
+    if new != old:
+        publish_bytes(path, (json.dumps(new, indent=1) + "\n").encode())
+        run.note("config", digest=digest(new))
+    return new
+
+
+def _open_log(run: RunDirectory) -> Path:
+    """Start the log of this attempt: logs/attempt_N/selftrain.log."""
+    logs = run.path / "logs"
+    attempt = 1 + max((int(one.name.partition("_")[2]) for one in logs.glob("attempt_*")), default=0)
+    path = logs / f"attempt_{attempt}" / "selftrain.log"
+    path.parent.mkdir(parents=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("selftrain").addHandler(handler)
+    logging.getLogger("selftrain").setLevel(logging.INFO)
+    run.note("attempt", number=attempt, pid=os.getpid(), started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    return path
+
+
+def _shown(config: Config) -> dict[str, Any]:
+    shown = {name: getattr(config, name).model_dump(mode="json", by_alias=True) for name in SHOWN_SECTIONS}
+    shown["sample"].pop("params")
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "arms": [one.name for one in config.arms],
+        "scorers": [one.name for one in config.score.scorers],
+        **shown,
+    }
+
+
+def _link_best(run: RunDirectory, adapter: str | None) -> None:
+    """Point `best` at the best policy's adapter; a convenience, made again at every end."""
+    link = run.path / "best"
+    link.unlink(missing_ok=True)
+    if adapter is not None:
+        link.symlink_to(Path(adapter).resolve().relative_to(run.path.resolve()))
+
+
+def _fork(composed: Composed, fingerprints: Fingerprints, runs_dir: Path, name: str, terminal: Terminal) -> Config:
+    """Copy what the changes leave untouched to a new run, and return the configuration under its name."""
+    if not RUN_NAME.fullmatch(name):
+        raise ConfigError(f"--fork {name!r} cannot name a folder; use letters, digits, '.', '_', '-' (at most 64)")
+    source, target = RunDirectory(runs_dir / composed.config.name), RunDirectory(runs_dir / name)
+    if not source.receipts():
+        raise ConfigError(f"--fork: {source.path} holds nothing committed to fork from")
+    if target.path.exists():
+        raise ConfigError(f"--fork: {target.path} exists; choose another name, or go on with it by name={name}")
+    kept = fingerprints.keepable(source.receipts())
+    target.lock()
+    try:
+        copy_fork(source, target, kept)
+    finally:
+        target.unlock()
+    terminal.info(
+        f"forked {source.path} to {target.path}: {len(kept)} of {len(source.receipts())} committed phases kept"
+    )
+    return composed.config.model_copy(update={"name": name})

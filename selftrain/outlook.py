@@ -1,0 +1,123 @@
+"""What a run will do (`plan`) and how far it is (`status`): read from the recipe and the run directory, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain import prompts as prompt_room
+from selftrain.arms import names_round
+from selftrain.compose import compose, leaves
+from selftrain.config import ARMS, Config, at_round
+from selftrain.errors import ConfigError
+from selftrain.preflight import check
+from selftrain.prompts import PromptSets
+from selftrain.store import RunDirectory
+
+
+def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str]) -> None:
+    """Print the resolved configuration with origins, then what each round will do."""
+    from selftrain.reporting.plan import render_plan
+
+    composed = compose(recipe, layers=layers, overrides=overrides)
+    prompts, _ = check(composed)
+    config = composed.config
+    values = config.model_dump(mode="json", by_alias=True)
+    origins = composed.origins
+    rows = [(key, value, _origin(key, origins)) for key, value in leaves(values)]
+    print(render_plan(rows, list(steps(config, prompts))))
+
+
+def _origin(key: str, origins: Any) -> str | None:
+    """The layer that set the key, or the list or short form it came in (`prompts.train` sets `prompts.train.path`)."""
+    while key:
+        if key in origins:
+            return str(origins[key])
+        key = key.rpartition(".")[0]
+    return None
+
+
+def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
+    """One line per set, round and arm, in words."""
+    for one in (prompts.train, *prompts.held_out().values()):
+        notes = [f"{one.num_duplicates} duplicates collapsed"] * bool(one.num_duplicates)
+        notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
+        yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
+    yield f"round 0: {_evaluation(config, prompts, 0)}"
+    for number in range(1, config.rounds + 1):
+        yield f"round {number}: {_round(config, prompts, number)}; {_evaluation(config, prompts, number)}"
+    for arm in config.arms:
+        yield f"arm {arm.name}: {ARMS[arm.name]}; its own rounds, sharing the candidates of round 1; evaluated at main's headline round and: {arm.evaluate_rounds}"
+    if "validate" in prompts.held_out():
+        yield "validate decides which round is best; test is only reported"
+    elif prompts.held_out():
+        yield "no prompts.validate: the last round is the headline, and nothing is chosen"
+    else:
+        yield "no held-out prompts: nothing is evaluated, and the last round's policy is the result"
+
+
+def _round(config: Config, prompts: PromptSets, number: int) -> str:
+    sample, select, train = (
+        at_round(config.sample, number),
+        at_round(config.select, number),
+        at_round(config.train, number),
+    )
+    of_round = prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
+    amount = f"{train['steps']} steps" if train["steps"] else f"{train['epochs']:g} epoch{'s' * (train['epochs'] != 1)}"
+    cap = f", at most {select['max_per_prompt']} per prompt" if select["max_per_prompt"] else ""
+    start = {"base": "a new adapter", "previous": "the previous adapter", "best": "the best adapter so far"}
+    return (
+        f"{len(of_round):,} prompts x {sample['num_candidates']} = {len(of_round) * sample['num_candidates']:,} candidates "
+        f"(temperature {sample['temperature']:g}, at most {sample['max_new_tokens']} tokens), "
+        f"select by {select['rule']}{cap}, train {start[train['init_from']]} for {amount} "
+        f"(batch {train['batch_size']}, learning rate {train['learning_rate']:g})"
+    )
+
+
+def _evaluation(config: Config, prompts: PromptSets, number: int) -> str:
+    held_out = prompts.held_out()
+    if not held_out:
+        return "no evaluation"
+    text = "evaluate greedily on " + " and ".join(f"{len(one.prompts):,} {one.name}" for one in held_out.values())
+    if names_round(config.evaluate.sampled_rounds, number, last=config.rounds):
+        target = held_out.get("test") or held_out["validate"]
+        text += f", and {config.evaluate.num_samples} samples for each {target.name} prompt"
+    return text
+
+
+def show_status(path: Path, *, as_json: bool) -> None:
+    """Print how far a run is."""
+    from selftrain.reporting.status import render_status
+
+    data = status_of(path)
+    print(json.dumps(data, indent=1) if as_json else render_status(data))
+
+
+def status_of(path: Path) -> dict[str, Any]:
+    """How far a run is, as data. Raises ConfigError if the folder is no run."""
+    run = RunDirectory(path)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"{path} is no run directory (it has no config.json); runs are kept under runs/NAME")
+    recorded = json.loads((path / "config.json").read_text())
+    receipts = run.receipts()
+    config = recorded["config"]
+    arms = ["main", *(arm["name"] for arm in config["arms"])]
+    done = {name: [one.round for one in receipts if one.arm == name and one.phase == "round"] for name in arms}
+    verdict = path / "verdict.json"
+    return {
+        "name": config["name"],
+        "path": str(path),
+        "recipe": recorded["recipe"],
+        "running": run.holder(),
+        "rounds": config["rounds"],
+        "rounds_done": {name: max(rounds, default=0) for name, rounds in done.items()},
+        "finished": verdict.exists(),
+        "phases": [
+            {"arm": one.arm, "round": one.round, "phase": one.phase, "rows": one.rows, "seconds": round(one.seconds, 3)}
+            for one in receipts
+        ],
+        "metrics": {f"{one.arm}/{one.round}/{key}": value for one in receipts for key, value in one.metrics.items()},
+        "verdict": json.loads(verdict.read_text()) if verdict.exists() else None,
+    }

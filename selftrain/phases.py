@@ -1,0 +1,435 @@
+"""The corridor: each phase takes committed files into a room and publishes what comes out, with a receipt.
+
+A phase that is already committed is not done again: its receipt is read instead. So starting a run and resuming it are
+the same calls, and the loop above needs no notion of where it left off.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from selftrain import prompts as prompt_room
+from selftrain import selection, tables
+from selftrain.adapters import adapter_digest
+from selftrain.arms import Arm
+from selftrain.compose import differences, versions
+from selftrain.config import Config, TrainConfig, resolved
+from selftrain.drawing import Drawing, grouped
+from selftrain.errors import PhaseError
+from selftrain.evaluation import metrics as measured
+from selftrain.evaluation import rounds as round_metrics
+from selftrain.fingerprints import Fingerprints, refusal
+from selftrain.history import STEPS_FILE, History
+from selftrain.planning import Draw
+from selftrain.prompts import PromptSet, PromptSets
+from selftrain.records import (
+    Candidate,
+    Digest,
+    Funnel,
+    Group,
+    Outcome,
+    Policy,
+    Prompt,
+    Receipt,
+    Report,
+    SamplingParameters,
+    Score,
+    Survivor,
+    digest,
+    seed_from,
+)
+from selftrain.reporting.terminal import PhaseDisplay, Terminal
+from selftrain.rooms import Rooms
+from selftrain.selection.survivors import buffer, to_survivors
+from selftrain.store import TEMPORARY, RunDirectory, file_sha256, output_digest, publish_folder, write_jsonl
+from selftrain.tracking import Tracker
+from selftrain.world import World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a phase made, before its receipt: files by path relative to the run, rows, metrics, and the output digest."""
+
+    files: Mapping[str, str]
+    rows: int
+    metrics: Mapping[str, float]
+    output: str | None = None
+
+
+class Phases:
+    """The five phases of a round over one run directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        rooms: Rooms,
+        prompts: PromptSets,
+        fingerprints: Fingerprints,
+        run: RunDirectory,
+        world: World,
+        terminal: Terminal,
+        tracker: Tracker,
+        history: History,
+    ) -> None:
+        self.config = config
+        self.rooms = rooms
+        self.prompts = prompts
+        self.run = run
+        self.world = world
+        self.terminal = terminal
+        self.tracker = tracker
+        self._history = history
+        self._fingerprints = fingerprints
+        self._drawing = Drawing(
+            rooms, run.path, world, seed=config.seed, max_unscored_rate=config.score.max_unscored_rate
+        )
+        self._training_seconds = 0.0
+
+    # The phases
+
+    def gather(self, arm: Arm, round_number: int, policy: Policy) -> tuple[Receipt, Receipt]:
+        """Sample and score: the candidates' receipt and the scores'. A control shares main's first round by reference."""
+        if arm.control_of is not None and round_number == 1:
+            return arm.control_of.at(1, "sample-wave-00"), arm.control_of.at(1, "score-wave-00")
+        candidates = self.sample(arm, round_number, policy)
+        return candidates, self.score(arm, round_number, candidates)
+
+    def sample(self, arm: Arm, round_number: int, policy: Policy) -> Receipt:
+        """Draw `num_candidates` per prompt of the round from the policy."""
+        knobs = resolved(self.config.sample, round_number)
+        draw = Draw(
+            stream=f"{arm.name}/{round_number}/0",
+            prompts=self._prompts_of(round_number),
+            num_candidates=_one(knobs.num_candidates),
+            parameters=SamplingParameters(
+                temperature=_one(knobs.temperature),
+                top_p=_one(knobs.top_p),
+                top_k=_one(knobs.top_k),
+                min_p=_one(knobs.min_p),
+                max_new_tokens=_one(knobs.max_new_tokens),
+                stop_strings=knobs.stop_strings,
+            ),
+            block_size=knobs.block_size,
+            policy=policy,
+        )
+
+        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+            folder = f"{arm.folder(round_number)}/candidates/wave-00"
+            busy = self._drawing.busy_seconds
+            drawn = self._drawing.draw(draw, folder, fingerprint, display)
+            candidates = [one for path in drawn for one in tables.read(self.run.path / path, Candidate)]
+            generating = self._drawing.busy_seconds - busy
+            metrics = round_metrics.of_sampling(candidates, seconds=generating, tokens_drawn_now=display.tokens)
+            display.done(f"{len(candidates):,} candidates")
+            return Made(self._hashes(drawn), len(candidates), metrics)
+
+        inputs = {"policy": policy.digest, "model": self.rooms.model_digest}
+        total = len(draw.prompts) * draw.num_candidates
+        return self._once(arm, round_number, "sample", "sample-wave-00", inputs, make, total, "candidates")
+
+    def score(self, arm: Arm, round_number: int, candidates: Receipt) -> Receipt:
+        """Judge every candidate."""
+
+        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+            known = by_id(self._prompts_of(round_number))
+            folder = f"{arm.folder(round_number)}/scores/wave-00"
+            drawn = self.run.verified(candidates)
+            written, scores = self._drawing.judge(drawn, known, folder, fingerprint, display)
+            prompt_of = {one.id: one.prompt_id for path in drawn for one in tables.read(path, Candidate)}
+            metrics = round_metrics.of_scoring(scores, prompt_of)
+            display.done(f"{metrics['score/correct_rate']:.1%} correct")
+            return Made(self._hashes(written), len(scores), metrics)
+
+        inputs = {"candidates": candidates.output}
+        return self._once(arm, round_number, "score", "score-wave-00", inputs, make, candidates.rows, "candidates")
+
+    def select(self, arm: Arm, round_number: int, scored: tuple[Receipt, Receipt]) -> Receipt:
+        """Choose the exact training examples; the funnel says how many left at each step."""
+        inputs = {"candidates": scored[0].output, "scores": scored[1].output}
+        main = arm.control_of and arm.control_of.at(round_number, "select-improve-00")
+        if main is not None:
+            inputs["main"] = main.output
+        earlier = None
+        if self.config.select.buffer == "append" and round_number > 1:
+            earlier = arm.at(round_number - 1, "select-improve-00")
+            inputs["earlier"] = earlier.output
+
+        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+            knobs = resolved(self.config.select, round_number)
+            seed = seed_from(self.config.seed, arm.name, round_number, "select")
+            groups = self._groups(round_number, *scored)
+            if main is not None:
+                count = int(main.metrics["select/kept"])
+                knobs = knobs.model_copy(update={"rule": "random", "count": count, "min_survivors": 0})
+            chosen = selection.select(groups, knobs, seed=seed)
+            if len(chosen.kept) < knobs.min_survivors:
+                raise PhaseError(
+                    f"round {round_number} of {arm.name}: {len(chosen.kept)} survivors, and select.min_survivors is "
+                    f"{knobs.min_survivors}; the funnel: {_funnel(chosen.funnel)}. Sample more candidates, "
+                    "lower the threshold, or lower min_survivors"
+                )
+            texts = {group.prompt.id: _words(group) for group in groups}
+            new = to_survivors(chosen.kept, round_number=round_number, prompt_texts=texts)
+            before = tables.read(self.run.verified(earlier)[0], Survivor) if earlier is not None else ()
+            survivors = buffer(new, before, self.config.select.buffer)
+            folder = f"{arm.folder(round_number)}/survivors/improve-00"
+            files = {
+                f"{folder}/survivors.parquet": tables.write(
+                    self.run.path / folder / "survivors.parquet", survivors, Survivor, fingerprint=fingerprint
+                )
+            }
+            rejected = [{"candidate_id": one, "why": why} for one, why in sorted(chosen.reasons.items())]
+            files[f"{folder}/rejected.jsonl"] = write_jsonl(self.run.path / folder / "rejected.jsonl", rejected)
+            display.done(_funnel(chosen.funnel))
+            return Made(files, len(survivors), {**chosen.metrics, "select/training_examples": float(len(survivors))})
+
+        return self._once(arm, round_number, "select", "select-improve-00", inputs, make, 0, "candidates")
+
+    def train(self, arm: Arm, round_number: int, survivors: Receipt, start: Policy) -> Policy:
+        """Fine-tune on the survivors. Without any, the round keeps the latest policy."""
+        folder = f"{arm.folder(round_number)}/adapter/improve-00"
+        seed = seed_from(self.config.seed, arm.name, round_number, "train") % 2**31
+
+        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+            if survivors.rows == 0:
+                self.terminal.warn(
+                    f"{arm.name} · round {round_number}: no survivors, so no training; the policy stays as it is"
+                )
+                return Made({}, 0, {"train/skipped": 1.0, "train/steps": 0.0}, arm.latest().digest)
+            examples = tables.read(self.run.verified(survivors)[0], Survivor)
+            knobs = resolved(self.config.train, round_number)
+            out = self.run.path / folder
+            temporary = out.parent / f"{TEMPORARY}{out.name}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            work = self.run.path / arm.folder(round_number) / ".work-train-00"
+            done = self.rooms.trainer.train(
+                examples,
+                start=start,
+                out=temporary,
+                work=work,
+                config=knobs,
+                seed=seed,
+                should_stop=self.world.asked_to_stop,
+                on_step=lambda row: display.advance(1),
+            )
+            self._training_seconds += done.metrics.get("train/seconds_inside", 0.0)
+            steps = f"{folder}{STEPS_FILE}"
+            files = {f"{folder}/{name}": sha256 for name, sha256 in publish_folder(temporary, out).items()}
+            files[steps] = write_jsonl(self.run.path / steps, done.steps)
+            shutil.rmtree(work, ignore_errors=True)
+            display.done(f"{len(examples):,} examples, loss {done.metrics['train/loss']:.3f}")
+            return Made(files, len(examples), {**done.metrics, "train/skipped": 0.0}, adapter_digest(out))
+
+        inputs = {"survivors": survivors.output, "start": start.digest, "model": self.rooms.model_digest}
+        if survivors.rows == 0:
+            inputs["kept"] = arm.latest().digest
+        total = _num_steps(resolved(self.config.train, round_number), survivors.rows)
+        receipt = self._once(arm, round_number, "train", "train-improve-00", inputs, make, total, "steps")
+        if not receipt.files:
+            return replace(arm.latest(), round=round_number)
+        return Policy(start.model, str(self.run.path / folder), round_number, Digest(receipt.output))
+
+    def evaluate(self, arm: Arm, round_number: int, policy: Policy) -> Report:
+        """Greedy answers to every held-out prompt."""
+        parameters = SamplingParameters(0.0, 1.0, 0, 0.0, self._evaluation_tokens(), self.config.sample.stop_strings)
+        return self._measure(arm, round_number, policy, "evaluate", parameters, 1, self.prompts.held_out())
+
+    def evaluate_sampled(self, arm: Arm, round_number: int, policy: Policy) -> Report:
+        """Sampled answers for pass@k, on the test prompts (or the validation prompts, where there is no test)."""
+        knobs = self.config.evaluate
+        parameters = SamplingParameters(
+            knobs.temperature, knobs.top_p, 0, 0.0, self._evaluation_tokens(), self.config.sample.stop_strings
+        )
+        held_out = self.prompts.held_out()
+        name = "test" if "test" in held_out else "validate"
+        sets = {name: held_out[name]} if held_out else {}
+        return self._measure(arm, round_number, policy, "evaluate-sampled", parameters, knobs.num_samples, sets)
+
+    def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> None:
+        """Commit what the round cost beside generating, scoring, training and evaluating."""
+        overhead = max(0.0, seconds - (self.busy_seconds() - busy_before))
+
+        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+            metrics = {
+                "overhead/seconds": overhead,
+                "overhead/share_of_seconds": overhead / seconds,
+                "overhead/round_seconds": seconds,
+            }
+            return Made({}, 0, metrics)
+
+        self._once(arm, round_number, "round", "round", {}, make, 0, "")
+
+    def is_committed(self, arm: Arm, round_number: int) -> bool:
+        """Whether anything of that round is committed."""
+        return self.run.receipt(arm.key(round_number, "sample-wave-00")) is not None
+
+    def seconds_spent(self) -> float:
+        """Seconds that all committed phases took, over all attempts."""
+        return sum(one.seconds for one in self.run.receipts() if one.phase != "round")
+
+    def tokens_sampled(self) -> float:
+        """Tokens sampled for training so far, over all arms and attempts."""
+        return sum(one.metrics["sample/tokens"] for one in self.run.receipts() if one.phase == "sample")
+
+    def busy_seconds(self) -> float:
+        """Seconds of this process so far inside the sampler, the scorer and the trainer."""
+        return self._drawing.busy_seconds + self._training_seconds
+
+    # What they share
+
+    def _measure(
+        self,
+        arm: Arm,
+        round_number: int,
+        policy: Policy,
+        phase: str,
+        parameters: SamplingParameters,
+        num_candidates: int,
+        sets: Mapping[str, PromptSet],
+    ) -> Report:
+        folder = f"{arm.folder(round_number)}/evaluation/{'sampled' if phase == 'evaluate-sampled' else 'greedy'}"
+
+        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+            files: dict[str, str] = {}
+            metrics: dict[str, float] = {}
+            for name, prompts in sets.items():
+                draw = Draw(
+                    stream=f"{phase}/{name}/{round_number}",
+                    prompts=prompts.prompts,
+                    num_candidates=num_candidates,
+                    parameters=parameters,
+                    block_size=self.config.evaluate.block_size,
+                    policy=policy,
+                )
+                drawn = self._drawing.draw(draw, f"{folder}/{name}/candidates", fingerprint, display)
+                paths = [self.run.path / path for path in drawn]
+                known = by_id(prompts.prompts)
+                written, scores = self._drawing.judge(paths, known, f"{folder}/{name}/scores", fingerprint, display)
+                candidates = [one for path in paths for one in tables.read(path, Candidate)]
+                groups = grouped(candidates, known, {one.candidate_id: one for one in scores})
+                outcomes = measured.outcomes(groups, greedy=phase == "evaluate")
+                table = f"{folder}/{name}/outcomes.parquet"
+                files[table] = tables.write(self.run.path / table, outcomes, Outcome, fingerprint=fingerprint)
+                files |= self._hashes([*drawn, *written])
+                metrics |= measured.summarise(name, groups, outcomes, self.config.evaluate, seed=self.config.seed)
+            display.done(measured.headline_of(metrics))
+            return Made(files, sum(len(one.prompts) for one in sets.values()), metrics)
+
+        inputs = {"policy": policy.digest, "model": self.rooms.model_digest}
+        total = sum(len(one.prompts) for one in sets.values()) * num_candidates
+        receipt = self._once(arm, round_number, phase, phase, inputs, make, 2 * total, "answers")
+        outcomes = {
+            name: tuple(tables.read(self.run.path / folder / name / "outcomes.parquet", Outcome)) for name in sets
+        }
+        return Report(arm.name, round_number, receipt.metrics, outcomes)
+
+    def _once(
+        self,
+        arm: Arm,
+        round_number: int,
+        phase: str,
+        name: str,
+        inputs: Mapping[str, str],
+        make: Callable[[str, PhaseDisplay], Made],
+        total: int,
+        unit: str,
+    ) -> Receipt:
+        """The phase's receipt: the committed one, or that of doing the work now."""
+        key = arm.key(round_number, name)
+        ingredients = {"config": self._fingerprints.part(phase, round_number, arm.name), "inputs": dict(inputs)}
+        fingerprint = digest(ingredients)
+        receipt = self.run.receipt(key)
+        if receipt is None:
+            self.world.check()
+            started = time.monotonic()
+            with self.terminal.phase(phase, total=total, unit=unit, arm=arm.name, round_number=round_number) as display:
+                made = make(fingerprint, display)
+            seconds = time.monotonic() - started
+            receipt = self.run.commit(
+                Receipt(
+                    key=key,
+                    phase=phase,
+                    arm=arm.name,
+                    round=round_number,
+                    fingerprint=fingerprint,
+                    ingredients=ingredients,
+                    output=made.output or output_digest(made.files),
+                    rows=made.rows,
+                    files=dict(made.files),
+                    metrics={**made.metrics, **_costs(phase, seconds)},
+                    seconds=seconds,
+                    versions=versions(),
+                )
+            )
+            arm.receipts[key] = receipt
+            self.tracker.log(self._history.rows([receipt]))
+        elif receipt.fingerprint != fingerprint:
+            raise refusal(key, differences(receipt.ingredients, ingredients), self.run.path)
+        else:
+            self.terminal.kept(phase, arm=arm.name, round_number=round_number)
+        arm.receipts[key] = receipt
+        return receipt
+
+    def _prompts_of(self, round_number: int) -> tuple[Prompt, ...]:
+        return prompt_room.of_round(
+            self.prompts.train, self.config.prompts, seed=self.config.seed, round_number=round_number
+        )
+
+    def _groups(self, round_number: int, candidates: Receipt, scores: Receipt) -> list[Group]:
+        drawn = [one for path in self.run.verified(candidates) for one in tables.read(path, Candidate)]
+        judged = {one.candidate_id: one for path in self.run.verified(scores) for one in tables.read(path, Score)}
+        return grouped(drawn, by_id(self._prompts_of(round_number)), judged)
+
+    def _evaluation_tokens(self) -> int:
+        return self.config.evaluate.max_new_tokens or _one(resolved(self.config.sample, 1).max_new_tokens)
+
+    def _hashes(self, names: list[str]) -> dict[str, str]:
+        return {name: file_sha256(self.run.path / name) for name in names}
+
+
+def by_id(prompts: tuple[Prompt, ...]) -> dict[str, Prompt]:
+    """Prompts by their ids."""
+    return {one.id: one for one in prompts}
+
+
+def _one(value: T | tuple[T, ...]) -> T:
+    """The value of a schedule that `resolved` has reduced to one."""
+    assert not isinstance(value, tuple)
+    return value
+
+
+def _words(group: Group) -> str:
+    prompt = group.prompt
+    return (
+        prompt.text
+        if prompt.text is not None
+        else "\n".join(f"{one.role}: {one.content}" for one in prompt.messages or ())
+    )
+
+
+def _funnel(funnel: Funnel) -> str:
+    return " > ".join(f"{left:,} {name}" for name, left in funnel.steps)
+
+
+def _num_steps(knobs: TrainConfig, examples: int) -> int:
+    return (
+        knobs.steps
+        if isinstance(knobs.steps, int)
+        else math.ceil(examples / knobs.batch_size * float(_one(knobs.epochs)))
+    )
+
+
+def _costs(phase: str, seconds: float) -> dict[str, float]:
+    prefix = {"evaluate-sampled": "evaluate/sampled", "round": "overhead"}.get(phase, phase)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return {f"{prefix}/phase_seconds": seconds, f"{prefix}/peak_memory_bytes": peak}

@@ -1,0 +1,63 @@
+"""The rooms of a run, opened when first needed: a finished run is replayed without loading a model."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain import sampling, scoring, training
+from selftrain.config import Config
+from selftrain.records import Policy, digest
+
+if TYPE_CHECKING:
+    from selftrain.models import Bench
+
+
+class Rooms:
+    """Builds the sampler, scorer and trainer that the configuration names, each once per process."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The loaded base model, shared by the rooms that need one."""
+        from selftrain.models import Bench
+
+        return Bench(self._config.model)
+
+    def needs_model(self) -> bool:
+        """Whether any room of this run loads a model at all."""
+        return not (self._config.sample.engine == "scripted" and self._config.train.trainer == "scripted")
+
+    @cached_property
+    def model_digest(self) -> str:
+        """Identity of the base model's content (weights, tokenizer, chat template)."""
+        return self.bench.digest if self.needs_model() else digest(["scripted", self._config.model.path])
+
+    @cached_property
+    def base_policy(self) -> Policy:
+        """The policy of round 0: the base model without an adapter."""
+        return Policy(model=self._config.model.path, adapter=None, round=0, digest=digest(["base", self.model_digest]))
+
+    @cached_property
+    def sampler(self) -> sampling.Sampler:
+        """Draws candidates."""
+        return sampling.build(self._config.sample, lambda: self.bench, self._folder)
+
+    @cached_property
+    def scorer(self) -> scoring.Scorer:
+        """Judges them."""
+        return scoring.build(self._config.score, self._folder)
+
+    @cached_property
+    def trainer(self) -> training.Trainer:
+        """Fine-tunes on the survivors."""
+        return training.build(self._config.train, lambda: self.bench)
+
+    def close(self) -> None:
+        """End worker processes."""
+        if "scorer" in self.__dict__:
+            self.scorer.close()
