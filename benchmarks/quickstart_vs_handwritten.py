@@ -25,6 +25,7 @@ from typing import Any
 from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.models.sources import default_cache_dir, locate
+from selftrain.prompts import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = ["arms=[]", "evaluate.sampled_rounds=none"]
@@ -40,12 +41,14 @@ def main() -> None:
     args = parser.parse_args()
 
     overrides = [*PLAIN, f"rounds={args.rounds}", f"seed={args.seed}"]
-    config = compose(args.recipe, overrides=overrides).config
+    composed = compose(args.recipe, overrides=overrides)
+    config = composed.config
+    sizes = {name: len(one.prompts) for name, one in load(config.prompts, composed.folder).held_out().items()}
     model = locate(config.model, default_cache_dir()).path  # converted before the clock starts
     overrides.append(f"model.path={model}")
     pairs = []
     for repeat in range(args.repeats):
-        pair = {"handwritten": handwritten(config, model), "selftrain": selftrain(args.recipe, overrides)}
+        pair = {"handwritten": handwritten(config, model, sizes), "selftrain": selftrain(args.recipe, overrides)}
         pair["ratio"] = pair["selftrain"]["wall_seconds"] / pair["handwritten"]["wall_seconds"]
         pairs.append(pair)
         for name in ("handwritten", "selftrain"):
@@ -57,13 +60,11 @@ def main() -> None:
     print(f"median ratio of {len(ratios)}: {statistics.median(ratios):.3f}  ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
-def handwritten(config: Config, model: str) -> dict[str, Any]:
+def handwritten(config: Config, model: str, sizes: dict[str, int]) -> dict[str, Any]:
     """One run of the loop by hand, with the recipe's settings."""
     few_shot = "".join(
         f"{one.prompt}{one.completion}{config.prompts.few_shot_separator}" for one in config.prompts.few_shot
     )
-    held_out = (config.prompts.validate_, config.prompts.test)
-    sizes = [source.params.get("size") if source else 0 for source in held_out]
     lora = config.train.lora
     flags: dict[str, Any] = {
         "model": model,
@@ -81,19 +82,19 @@ def handwritten(config: Config, model: str) -> dict[str, Any]:
         "epochs": config.train.epochs,
         "lora-r": lora.get("r", 16),
         "lora-alpha": lora.get("lora_alpha", 32),
-        "validate-size": sizes[0],
-        "test-size": sizes[1],
+        "validate-size": sizes["validate"],
+        "test-size": sizes["test"],
     }
     command = [sys.executable, str(ROOT / "benchmarks" / "handwritten_loop.py")]
     command += [f"--{name}={value}" for name, value in flags.items() if value is not None]
     command += [] if config.select.dedup == "none" else ["--dedup"]
     with tempfile.TemporaryDirectory() as folder:
-        load = os.getloadavg()[0]
+        load_before = os.getloadavg()[0]
         wall, output = timed([*command, f"--out={folder}"])
     result = json.loads(output.splitlines()[-1])
     return {
         "wall_seconds": wall,
-        "load_before": load,
+        "load_before": load_before,
         "seconds": result["seconds"],
         "survivors": [one.get("survivors", 0) for one in result["rounds"]],
         "test": [one["test"] for one in result["rounds"]],
@@ -103,7 +104,7 @@ def handwritten(config: Config, model: str) -> dict[str, Any]:
 def selftrain(recipe: str, overrides: list[str]) -> dict[str, Any]:
     """One run of selftrain into a fresh folder."""
     with tempfile.TemporaryDirectory() as folder:
-        load = os.getloadavg()[0]
+        load_before = os.getloadavg()[0]
         wall, _ = timed([sys.executable, "-m", "selftrain", "run", recipe, *overrides, "--runs-dir", folder])
         receipts = [json.loads(path.read_text()) for path in sorted(Path(folder).rglob("receipts/*.json"))]
     seconds: dict[str, float] = defaultdict(float)
@@ -112,7 +113,7 @@ def selftrain(recipe: str, overrides: list[str]) -> dict[str, Any]:
     by_round = sorted(receipts, key=lambda one: one["round"])
     return {
         "wall_seconds": wall,
-        "load_before": load,
+        "load_before": load_before,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "survivors": [0, *(one["rows"] for one in by_round if one["phase"] == "select")],
         "test": [one["metrics"].get("evaluate/test/pass@1") for one in by_round if one["phase"] == "evaluate"],

@@ -26,7 +26,7 @@ def validate(seed: int = 0, size: int = 100) -> Iterator[dict[str, object]]:
     return _draw("validate", seed, size)
 
 
-def test(seed: int = 0, size: int = 200) -> Iterator[dict[str, object]]:
+def test(seed: int = 0, size: int = 200) -> Iterator[dict[str, object]]:  # noqa: PT028 - a set, not a test
     """Up to 500 held-out problems that are only reported."""
     return _draw("test", seed, size)
 
