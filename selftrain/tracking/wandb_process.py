@@ -96,6 +96,7 @@ class Copy:
         if self.run is not None:
             return
         try:
+            wait_for_a_free_name(Path(self.order["run_dir"]) / FOLDER)
             self.run = open_run(self.order)
         except Exception as error:  # the whole of wandb is behind this call
             leave(CANNOT_START, error)
@@ -130,7 +131,8 @@ class Copy:
 def leave(code: int, error: Exception) -> NoReturn:
     """Exit with the reason as the last line of the log, where the parent looks for it."""
     print(f"{type(error).__name__}: {' '.join(str(error).split())}", flush=True)
-    sys.exit(code)
+    # sys.exit would let wandb's own exit handler wait seconds more for the server that just failed
+    os._exit(code)
 
 
 def open_run(order: dict[str, Any]) -> Any:
@@ -157,6 +159,12 @@ def open_run(order: dict[str, Any]) -> Any:
         finish_timeout_raises=True,
     )
     return wandb.init(dir=order["run_dir"], config=order["config"], resume="allow", settings=settings, **order["run"])
+
+
+def wait_for_a_free_name(folder: Path) -> None:
+    """W&B names fragments by the second of their start: a second one in that second would overwrite the first."""
+    while any(folder.glob(f"*run-{time.strftime('%Y%m%d_%H%M%S')}-*")):
+        time.sleep(0.1)
 
 
 def read_safe_rows(path: Path) -> set[str]:

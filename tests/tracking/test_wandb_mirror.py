@@ -55,9 +55,10 @@ def tracker_of(run_dir, *, committed=(), mode="offline", warnings=None):
 
 
 def inspect(fragment, *options):
-    (file,) = fragment.glob("*.wandb")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    """The records of a fragment, one JSON object per line; none where W&B was killed before it wrote any."""
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json"]
+    files = list(fragment.glob("*.wandb"))
+    return subprocess.run([*command, *files], capture_output=True, text=True, check=False).stdout if files else ""
 
 
 def history(run_dir):
@@ -169,7 +170,6 @@ def test_a_killed_mirror_is_started_again_once_and_the_run_never_waits_for_it(tm
         started = time.monotonic()
         tracker.log(rows_of(number))
         assert time.monotonic() - started < 0.5
-        time.sleep(1.1)  # fragments are named by the second
     tracker.close()
     assert "was started again" in warnings[0]
     assert "the run is unaffected" in warnings[1]
@@ -184,7 +184,7 @@ def silent_server():
         yield server.getsockname()[1]
 
 
-@pytest.mark.parametrize("outage", ["refused", "silent", "no login"])
+@pytest.mark.parametrize("outage", ["refused", pytest.param("silent", marks=pytest.mark.slow), "no login"])
 def test_without_a_server_the_run_goes_on_and_is_mirrored_offline(tmp_path, monkeypatch, silent_server, outage):
     if outage != "no login":
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
