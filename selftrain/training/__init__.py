@@ -1,0 +1,70 @@
+"""Training: survivors in, an adapter folder out.
+
+- `sft`         LoRA fine-tuning on the sampled ids by TRL's SFTTrainer; the only module that knows TRL
+- `examples`    survivors as a data set that is neither cut nor reordered, and the order in which they are trained on
+- `steps`       what is done at each optimizer step: metrics, the watch for NaN, checkpoints, stopping
+- `checkpoints` a killed training's way back: complete, of the same training, hashes verified before anything is read
+- `fields`      checks `train.lora` and `train.sft` against the fields of PEFT and TRL, without importing them
+- `scripted`    writes a tiny adapter without a model, for tests of everything around training
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from selftrain.config import TrainConfig
+from selftrain.errors import ConfigError
+from selftrain.records import Policy, Survivor, Training
+from selftrain.training.fields import check_tables
+
+if TYPE_CHECKING:
+    from selftrain.models import Bench
+
+TRAINERS: dict[str, str] = {
+    "sft": "selftrain.training.sft:SftTrainer",
+    "scripted": "selftrain.training.scripted:ScriptedTrainer",
+}
+
+
+class Trainer(Protocol):
+    """Makes a new adapter out of survivors."""
+
+    def train(
+        self,
+        survivors: Sequence[Survivor],
+        *,
+        start: Policy,
+        out: Path,
+        work: Path,
+        config: TrainConfig,
+        seed: int,
+        should_stop: Callable[[], bool],
+        on_step: Callable[[Mapping[str, float]], None],
+    ) -> Training:
+        """Train on the survivors, going on from `start`'s adapter (none: a new one), and write the adapter to `out`.
+
+        `out` is an empty folder; it receives `adapter_model.safetensors`, `adapter_config.json` and `probe.json`, or
+        nothing when an error is raised. `work` is scratch space that outlives a kill: the same call goes on from a
+        checkpoint found there; the caller removes it once `out` is published. `config` has its schedules resolved.
+        `on_step` receives each optimizer step's row of metrics, after a resume only those of new steps;
+        `Training.steps` has them all.
+
+        Raises Interrupted after `should_stop()` turned true and a checkpoint was saved; PhaseError where training is
+        impossible (no survivors, over-long examples, NaN); ConfigError for settings that TRL or PEFT refuse.
+        """
+        ...
+
+
+def build(config: TrainConfig, bench_factory: Callable[[], Bench]) -> Trainer:
+    """The trainer that `train.trainer` names. The bench is made at the first training, not here."""
+    if config.trainer not in TRAINERS:
+        close = difflib.get_close_matches(config.trainer, TRAINERS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(TRAINERS)}"
+        raise ConfigError(f"train.trainer: there is no trainer {config.trainer!r}; {hint}")
+    check_tables(config)
+    module, _, name = TRAINERS[config.trainer].partition(":")
+    return cast(Trainer, getattr(importlib.import_module(module), name)(bench_factory))

@@ -1,0 +1,190 @@
+"""Checks the pass-through tables `train.lora` and `train.sft` before anything heavy is imported.
+
+Their fields are those of peft.LoraConfig and trl.SFTConfig as installed: read from the packages' source by `ast`, since
+importing them takes ten seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import TrainConfig
+from selftrain.errors import ConfigError, DependencyError
+
+# package, file, class: the config's own class and its bases.
+_LORA = (
+    ("peft", "tuners/lora/config.py", "LoraConfig"),
+    ("peft", "config.py", "PeftConfig"),
+    ("peft", "config.py", "PeftConfigMixin"),
+)
+_SFT = (
+    ("trl", "trainer/sft_config.py", "SFTConfig"),
+    ("trl", "trainer/base_config.py", "_BaseConfig"),
+    ("transformers", "training_args.py", "TrainingArguments"),
+)
+
+SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
+# These inits write into the base model's weights, which other rounds and the sampler share.
+_INITS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+
+_LORA_OWNED = {
+    "base_model_name_or_path": "it is model.path",
+    "revision": "use model.revision",
+    "task_type": "it is always CAUSAL_LM",
+    "inference_mode": "adapters are trained here and frozen elsewhere",
+    "peft_type": "it is always LORA",
+    "peft_version": "PEFT sets it",
+    "auto_mapping": "PEFT sets it",
+    "bias": "the base model's own biases would change; use lora_bias",
+    "layer_replication": "the base model's layers would change",
+}
+_SFT_OWNED = {
+    "learning_rate": "use train.learning_rate",
+    "num_train_epochs": "use train.epochs",
+    "max_steps": "use train.steps",
+    "per_device_train_batch_size": "use train.batch_size and train.micro_batch_size",
+    "gradient_accumulation_steps": "use train.batch_size and train.micro_batch_size",
+    "auto_find_batch_size": "use train.micro_batch_size",
+    "max_length": "use train.max_length",
+    "truncation_mode": "examples are never cut; use train.max_length",
+    "seed": "use seed",
+    "data_seed": "use seed",
+    "bf16": "use model.dtype",
+    "fp16": "use model.dtype",
+    "use_cpu": "use model.device",
+    "gradient_checkpointing": "use activation_checkpointing",
+    "gradient_checkpointing_kwargs": "use activation_checkpointing_kwargs",
+    "trust_remote_code": "use model.trust_remote_code",
+    "model_init_kwargs": "use the model section",
+    "report_to": "use track",
+    "run_name": "use name",
+    "packing": "batch_size would no longer count examples; with flash attention batches have no padding anyway",
+    "packing_strategy": "batch_size would no longer count examples",
+    "eval_packing": "batch_size would no longer count examples",
+    "shuffle_dataset": "use train_sampling_strategy",
+    "dataloader_drop_last": "no example is ever dropped",
+    "completion_only_loss": "survivors say which tokens are trained on",
+    "assistant_only_loss": "survivors say which tokens are trained on",
+    "output_dir": "selftrain decides where adapters and checkpoints go",
+    "resume_from_checkpoint": "the same command goes on from the last checkpoint by itself",
+    "ignore_data_skip": "the same command goes on from the last checkpoint by itself",
+    "restore_callback_states_from_checkpoint": "the same command goes on from the last checkpoint by itself",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a checkpoint by themselves",
+    "use_liger_kernel": "TRL deprecated it",
+    "liger_kernel_config": "TRL deprecated it",
+    "pad_token": "the tokenizer's own is used; padding is masked",
+    "eos_token": "survivors end as they were sampled",
+    "chat_template_path": "the model's own chat template is used",
+    "remove_unused_columns": "selftrain makes the data set",
+    "label_names": "selftrain makes the data set",
+    "length_column_name": "selftrain makes the data set",
+    "disable_tqdm": "progress is in metrics.jsonl",
+    "accelerator_config": "training takes one process",
+    "parallelism_config": "training takes one process",
+    "deepspeed": "training takes one process",
+    "local_rank": "training takes one process",
+    "load_best_model_at_end": "evaluation is a phase of its own",
+    "metric_for_best_model": "evaluation is a phase of its own",
+    "greater_is_better": "evaluation is a phase of its own",
+    "per_device_eval_batch_size": "evaluation is a phase of its own",
+    "bf16_full_eval": "evaluation is a phase of its own",
+    "fp16_full_eval": "evaluation is a phase of its own",
+    "prediction_loss_only": "evaluation is a phase of its own",
+    "batch_eval_metrics": "evaluation is a phase of its own",
+    "project": "use track",
+}
+_SFT_OWNED_PREFIXES = {
+    "eval_": "evaluation is a phase of its own",
+    "do_": "selftrain runs the phases",
+    "save_": "use train.checkpoint_steps",
+    "hub_": "export the adapter when the run is done",
+    "push_to_hub": "export the adapter when the run is done",
+    "logging_": "every step is logged",
+    "log_": "every step is logged",
+    "include_": "every step is logged",
+    "trackio_": "use track",
+    "dataset_": "selftrain makes the data set",
+    "ddp_": "training takes one process",
+    "fsdp": "training takes one process",
+}
+
+
+def lora_fields() -> frozenset[str]:
+    """The field names of peft.LoraConfig. DependencyError where peft is not installed."""
+    return _fields(_LORA)
+
+
+def sft_fields() -> frozenset[str]:
+    """The field names of trl.SFTConfig. DependencyError where trl or transformers is not installed."""
+    return _fields(_SFT)
+
+
+def owned(name: str) -> str | None:
+    """What to use instead of a field of trl.SFTConfig that selftrain sets itself; None for a field that is free."""
+    if name in _SFT_OWNED:
+        return _SFT_OWNED[name]
+    return next((advice for prefix, advice in _SFT_OWNED_PREFIXES.items() if name.startswith(prefix)), None)
+
+
+def check_tables(config: TrainConfig) -> None:
+    """Raise ConfigError with one line per mistake in `train.lora` and `train.sft`."""
+    mistakes = [*_mistakes("train.lora", config.lora, lora_fields() if config.lora else frozenset(), _LORA_OWNED.get)]
+    mistakes += _mistakes("train.sft", config.sft, sft_fields() if config.sft else frozenset(), owned)
+    mistakes += _values(config)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _mistakes(path: str, table: Mapping[str, Any], known: frozenset[str], advice_for: Any) -> Iterator[str]:
+    for name in table:
+        if name not in known:
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            owner = {"train.lora": "peft.LoraConfig", "train.sft": "trl.SFTConfig"}[path]
+            hint = f"did you mean {close[0]}?" if close else f"see the documentation of {owner}"
+            yield f"{path}.{name}: {owner} has no such field; {hint}"
+        elif advice := advice_for(name):
+            yield f"{path}.{name}: selftrain sets this itself; {advice}"
+
+
+def _values(config: TrainConfig) -> Iterator[str]:
+    targets = config.lora.get("target_modules", ())
+    if "lm_head" in ([targets] if isinstance(targets, str) else targets or ()):
+        yield "train.lora.target_modules: an adapter on lm_head would never be trained (TRL skips it); remove it"
+    init = str(config.lora.get("init_lora_weights", "")).lower()
+    if init.startswith(_INITS_THAT_CHANGE_THE_BASE):
+        yield f"train.lora.init_lora_weights: {init!r} changes the base model; use true, gaussian or orthogonal"
+    strategy = config.sft.get("train_sampling_strategy", SAMPLING_STRATEGIES[0])
+    if strategy not in SAMPLING_STRATEGIES:
+        yield f"train.sft.train_sampling_strategy: {strategy!r} is none of {', '.join(SAMPLING_STRATEGIES)}"
+
+
+@cache
+def _fields(classes: tuple[tuple[str, str, str], ...]) -> frozenset[str]:
+    names: set[str] = set()
+    for package, file, name in classes:
+        names.update(_annotated(_folder(package) / file, name))
+    return frozenset(names)
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DependencyError(f"the package {package} is not installed; run `pip install {package}`")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _annotated(path: Path, name: str) -> Iterator[str]:
+    """The annotated names in a class body: the fields of a dataclass."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    yield line.target.id
+            return
+    raise DependencyError(f"{path} has no class {name}; install the versions that selftrain asks for: `pip check`")
