@@ -1,0 +1,80 @@
+"""pass@k and the flat metrics of one set of held-out prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from selftrain.errors import PhaseError
+from selftrain.evaluation.statistics import interval_of_mean
+from selftrain.records import Outcome
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Unbiased chance that one of k answers is correct, from `num_samples` of which `num_correct` were: 1 -
+    C(n-c, k) / C(n, k), as a product that cannot overflow (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+
+    Raises ValueError unless 1 <= k <= num_samples and 0 <= num_correct <= num_samples.
+    """
+    if not (1 <= k <= num_samples and 0 <= num_correct <= num_samples):
+        raise ValueError(f"pass@{k} cannot be estimated from {num_correct} correct of {num_samples} answers")
+    if num_samples - num_correct < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / n for n in range(num_samples - num_correct + 1, num_samples + 1))
+
+
+def greedy_values(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """1 or 0 by prompt id for the greedy answers that were scored."""
+    return {outcome.prompt_id: float(outcome.greedy) for outcome in outcomes if outcome.greedy is not None}
+
+
+def sampled_values(outcomes: Sequence[Outcome], k: int) -> dict[str, float]:
+    """pass@k by prompt id, where at least k sampled answers were scored."""
+    return {
+        outcome.prompt_id: pass_at_k(outcome.num_samples, outcome.num_correct, k)
+        for outcome in outcomes
+        if outcome.num_samples >= k
+    }
+
+
+def summarise(
+    set_name: str,
+    outcomes: Sequence[Outcome],
+    *,
+    truncated: int,
+    ks: Sequence[int] = (),
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The metrics of a set, as `evaluate/<set>/...`: greedy `pass@1` with its bounds `pass@1_low` and `pass@1_high`,
+    `prompts`, `unscored` and `truncated` (greedy answers), and for each k `sampled_pass@k` with
+    `sampled_pass@k_left_out`, the prompts with fewer than k scored answers. Give no ks where nothing was sampled.
+
+    Raises PhaseError where not one greedy answer, or nothing for some k, was scored.
+    """
+    greedy = greedy_values(outcomes)
+    if not greedy:
+        raise PhaseError(f"none of the {len(outcomes)} prompts of {set_name} could be scored, so there is no pass@1")
+    interval = interval_of_mean(greedy.values(), confidence=confidence, resamples=resamples, seed=seed)
+    metrics = {
+        "pass@1": interval.estimate,
+        "pass@1_low": interval.low,
+        "pass@1_high": interval.high,
+        "prompts": float(len(outcomes)),
+        "unscored": float(len(outcomes) - len(greedy)),
+        "truncated": float(truncated),
+        **_sampled(set_name, outcomes, ks),
+    }
+    return {f"evaluate/{set_name}/{name}": value for name, value in metrics.items()}
+
+
+def _sampled(set_name: str, outcomes: Sequence[Outcome], ks: Sequence[int]) -> Mapping[str, float]:
+    metrics = {}
+    for k in ks:
+        values = sampled_values(outcomes, k)
+        if not values:
+            raise PhaseError(f"no prompt of {set_name} has {k} scored answers, so there is no sampled pass@{k}")
+        metrics[f"sampled_pass@{k}"] = math.fsum(values.values()) / len(values)
+        metrics[f"sampled_pass@{k}_left_out"] = float(len(outcomes) - len(values))
+    return metrics
