@@ -33,7 +33,7 @@ SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 # These inits write into the base model's weights, which other rounds and the sampler share.
 _INITS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
-_LORA_OWNED = {
+LORA_OWNED = {
     "base_model_name_or_path": "it is model.path",
     "revision": "use model.revision",
     "task_type": "it is always CAUSAL_LM",
@@ -44,7 +44,7 @@ _LORA_OWNED = {
     "bias": "the base model's own biases would change; use lora_bias",
     "layer_replication": "the base model's layers would change",
 }
-_SFT_OWNED = {
+SFT_OWNED = {
     "learning_rate": "use train.learning_rate",
     "num_train_epochs": "use train.epochs",
     "max_steps": "use train.steps",
@@ -99,7 +99,7 @@ _SFT_OWNED = {
     "batch_eval_metrics": "evaluation is a phase of its own",
     "project": "use track",
 }
-_SFT_OWNED_PREFIXES = {
+SFT_OWNED_PREFIXES = {
     "eval_": "evaluation is a phase of its own",
     "do_": "selftrain runs the phases",
     "save_": "use train.checkpoint_steps",
@@ -127,14 +127,14 @@ def sft_fields() -> frozenset[str]:
 
 def owned(name: str) -> str | None:
     """What to use instead of a field of trl.SFTConfig that selftrain sets itself; None for a field that is free."""
-    if name in _SFT_OWNED:
-        return _SFT_OWNED[name]
-    return next((advice for prefix, advice in _SFT_OWNED_PREFIXES.items() if name.startswith(prefix)), None)
+    if name in SFT_OWNED:
+        return SFT_OWNED[name]
+    return next((advice for prefix, advice in SFT_OWNED_PREFIXES.items() if name.startswith(prefix)), None)
 
 
 def check_tables(config: TrainConfig) -> None:
     """Raise ConfigError with one line per mistake in `train.lora` and `train.sft`."""
-    mistakes = [*_mistakes("train.lora", config.lora, lora_fields() if config.lora else frozenset(), _LORA_OWNED.get)]
+    mistakes = [*_mistakes("train.lora", config.lora, lora_fields() if config.lora else frozenset(), LORA_OWNED.get)]
     mistakes += _mistakes("train.sft", config.sft, sft_fields() if config.sft else frozenset(), owned)
     mistakes += _values(config)
     if mistakes:
