@@ -61,7 +61,7 @@ def best_round(reports: Sequence[Report], set_name: str = "validate", min_gain: 
     return best
 
 
-def should_stop(reports: Sequence[Report], stop: StopConfig, *, seconds: float, sampled_tokens: int) -> str | None:
+def should_stop(reports: Sequence[Report], stop: StopConfig, *, seconds: float, sampled_tokens: float) -> str | None:
     """Why no further round should start, in plain words, or None. `reports` are main's, from round 0 on; `seconds`
     and `sampled_tokens` are totals of the run's phases."""
     if stop.target is not None:

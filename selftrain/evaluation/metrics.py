@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from selftrain.errors import PhaseError
 from selftrain.evaluation.statistics import interval_of_mean
@@ -42,39 +42,28 @@ def summarise(
     outcomes: Sequence[Outcome],
     *,
     truncated: int,
-    ks: Sequence[int] = (),
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The metrics of a set, as `evaluate/<set>/...`: greedy `pass@1` with its bounds `pass@1_low` and `pass@1_high`,
-    `prompts`, `unscored` and `truncated` (greedy answers), and for each k `sampled_pass@k` with
-    `sampled_pass@k_left_out`, the prompts with fewer than k scored answers. Give no ks where nothing was sampled.
+    """The metrics of a set's greedy answers, as `evaluate/<set>/...`: `pass@1`, its bounds `pass@1_low` and
+    `pass@1_high`, and the counts `prompts`, `unscored` and `truncated`. `truncated` counts answers cut off.
 
-    Raises PhaseError where not one greedy answer, or nothing for some k, was scored.
+    Raises PhaseError where not one answer was scored.
     """
     greedy = greedy_values(outcomes)
     if not greedy:
-        raise PhaseError(f"none of the {len(outcomes)} prompts of {set_name} could be scored, so there is no pass@1")
+        raise PhaseError(
+            f"none of the {len(outcomes)} prompts of {set_name} could be scored, so there is no pass@1; "
+            "the errors in its scores say why"
+        )
     interval = interval_of_mean(greedy.values(), confidence=confidence, resamples=resamples, seed=seed)
-    metrics = {
+    figures = {
         "pass@1": interval.estimate,
         "pass@1_low": interval.low,
         "pass@1_high": interval.high,
         "prompts": float(len(outcomes)),
         "unscored": float(len(outcomes) - len(greedy)),
         "truncated": float(truncated),
-        **_sampled(set_name, outcomes, ks),
     }
-    return {f"evaluate/{set_name}/{name}": value for name, value in metrics.items()}
-
-
-def _sampled(set_name: str, outcomes: Sequence[Outcome], ks: Sequence[int]) -> Mapping[str, float]:
-    metrics = {}
-    for k in ks:
-        values = sampled_values(outcomes, k)
-        if not values:
-            raise PhaseError(f"no prompt of {set_name} has {k} scored answers, so there is no sampled pass@{k}")
-        metrics[f"sampled_pass@{k}"] = math.fsum(values.values()) / len(values)
-        metrics[f"sampled_pass@{k}_left_out"] = float(len(outcomes) - len(values))
-    return metrics
+    return {f"evaluate/{set_name}/{name}": value for name, value in figures.items()}
