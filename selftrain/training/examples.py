@@ -12,8 +12,9 @@ from selftrain.errors import PhaseError
 from selftrain.records import Survivor
 
 IGNORED = -100
-# Batches' worth of shuffled examples that are sorted by length together: more saves little padding and mixes less.
-POOL = 8
+# Batches' worth of shuffled examples that are sorted by length together. More would mix less from epoch to epoch: with
+# log-normal lengths (sigma 0.6) and batches of 16, padding is 61 % unsorted, 22 % with 8, 13 % with 16, 8 % with 32.
+POOL = 16
 
 
 def labels_of(survivor: Survivor) -> list[int]:

@@ -98,6 +98,8 @@ SFT_OWNED = {
     "prediction_loss_only": "evaluation is a phase of its own",
     "batch_eval_metrics": "evaluation is a phase of its own",
     "project": "use track",
+    "full_determinism": "it would stay on for the sampler of later rounds",
+    "tf32": "it would stay on for the sampler of later rounds",
 }
 SFT_OWNED_PREFIXES = {
     "eval_": "evaluation is a phase of its own",
