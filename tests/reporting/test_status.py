@@ -1,0 +1,84 @@
+import json
+
+from selftrain.records import Receipt, Report
+from selftrain.reporting.status import Holder, PlannedPhase, render, status
+
+PHASES = ("sample", "train", "evaluate")
+PLANNED = [
+    PlannedPhase(f"main/{number}/{phase}", "main", number, phase)
+    for number in range(3)
+    for phase in (PHASES if number else ("evaluate",))
+]
+
+
+def receipt(phase):
+    return Receipt(
+        key=phase.key,
+        phase=phase.phase,
+        arm=phase.arm,
+        round=phase.round,
+        fingerprint="f",
+        ingredients={},
+        output="o",
+        rows=1,
+        files={},
+        metrics={},
+        seconds=10.0,
+        versions={},
+    )
+
+
+def report(number, value):
+    return Report("main", number, {"evaluate/test/pass@1": value, "evaluate/test/mean_tokens": 12.5}, {})
+
+
+def status_after(num_phases, *, holder=None, stopped=None, reports=()):
+    receipts = [receipt(phase) for phase in PLANNED[:num_phases]]
+    return status({"name": "a-run"}, PLANNED, receipts, reports, holder=holder, stopped=stopped)
+
+
+def test_a_run_that_was_killed_names_the_next_phase_and_the_rounds_that_are_done():
+    found = status_after(5, reports=[report(1, 0.5), report(0, 0.25)])
+    assert found["state"] == "waiting"
+    assert found["next"] == {"arm": "main", "round": 2, "phase": "train"}
+    assert found["arms"]["main"]["done_rounds"] == [0, 1]
+    text = render(found)
+    assert "not running; next: main · round 2 · train (start the same command again)" in text
+    assert "main: rounds done: 0, 1 (of 0, 1, 2)" in text
+    assert "5 phases committed, 50 s of work in all" in text
+    assert "last measured: main · round 1" in text
+    assert "50.0%" in text
+    assert "12.5" in text
+
+
+def test_a_live_run_names_its_holder():
+    text = render(status_after(2, holder=Holder(4711, "a-host")))
+    assert "running (pid 4711 on a-host): main · round 1 · train" in text
+
+
+def test_a_finished_run_says_so():
+    found = status_after(len(PLANNED))
+    assert (found["state"], found["next"]) == ("finished", None)
+    assert render(found).splitlines()[2] == "finished"
+
+
+def test_a_run_that_stopped_early_has_nothing_left_to_do():
+    found = status_after(4, stopped="no new best in 2 rounds")
+    assert (found["state"], found["next"]) == ("finished", None)
+    assert "finished: no new best in 2 rounds" in render(found)
+
+
+def test_a_run_without_any_receipt_starts_at_the_baseline():
+    found = status_after(0)
+    assert found["next"] == {"arm": "main", "round": 0, "phase": "evaluate"}
+    assert "rounds done: none" in render(found)
+
+
+def test_the_data_is_json_and_the_text_is_made_from_it_alone():
+    found = status_after(5, holder=Holder(1, "h"), reports=[report(0, 0.25)])
+    assert render(json.loads(json.dumps(found))) == render(found)
+
+
+def test_a_name_with_escape_sequences_is_inert():
+    found = status({"name": "a\x1b[31m"}, [], [], [], holder=None, stopped="\x1b[2Jdone")
+    assert "\x1b" not in render(found)
