@@ -34,6 +34,10 @@ class Arm:
         """The policy of the last finished round."""
         return self.policies[max(self.policies)]
 
+    def reports_in_order(self) -> list[Report]:
+        """The reports by round."""
+        return [report for _, report in sorted(self.reports.items())]
+
     def at(self, round_number: int, name: str) -> Receipt:
         """The receipt of a phase that is done."""
         return self.receipts[self.key(round_number, name)]

@@ -9,11 +9,10 @@ import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from selftrain import __version__
-from selftrain.errors import Interrupted, SelftrainError
+from selftrain.errors import SelftrainError
 
 app = typer.Typer(
     name="selftrain",
@@ -105,16 +104,9 @@ def recipes(as_json: Annotated[bool, typer.Option("--json", help="The same as da
 def main() -> None:
     """Run the command line and leave with the exit code of `selftrain.errors`."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Abort:
-        _leave("interrupted", Interrupted.exit_code)
-    except click.ClickException as error:
-        error.show()
-        _leave(None, 2)
+        app()
     except SelftrainError as error:
         _leave(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted; what was committed is safe: run the same command again to go on", Interrupted.exit_code)
     except BrokenPipeError:
         # The reader of our output left (`| head`); Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,10 +114,8 @@ def main() -> None:
     except Exception:
         traceback.print_exc()
         _leave(
-            "this is a bug in selftrain or in a plug-in: please report it with the lines above",
-            SelftrainError.exit_code,
+            "this is a bug in selftrain or a plug-in: please report it with the lines above", SelftrainError.exit_code
         )
-    _leave(None, 0)
 
 
 def _leave(message: str | None, code: int) -> NoReturn:

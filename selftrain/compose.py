@@ -18,8 +18,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from selftrain.config import Config, parse
+from selftrain.config import Config
 from selftrain.errors import ConfigError
+from selftrain.parsing import parse
 
 PACKAGE = Path(__file__).parent
 MAX_YAML_BYTES = 1_000_000

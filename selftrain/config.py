@@ -8,19 +8,17 @@ of which the last repeats. A knob changes the fingerprint of the phases its grou
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
-from selftrain.errors import ConfigError
 from selftrain.records import FINISH_REASONS, FinishReason
 
 T = TypeVar("T")
 PerRound: TypeAlias = T | tuple[T, ...]
-PERFORMANCE_ONLY = {"performance_only": True}
+PERFORMANCE_ONLY: JsonDict = {"performance_only": True}
 RUN_NAME = re.compile(r"(?![.-])[A-Za-z0-9._-]{1,64}(?<!\.)")
 
 
@@ -81,6 +79,7 @@ class SourceConfig(Section):
     limit: int | None = Field(default=None, ge=1)
     """Take the first rows only."""
     columns: Columns = Columns()
+    """Which column of a row holds what."""
 
 
 def _source(value: Any) -> Any:
@@ -94,15 +93,20 @@ class FewShot(Section):
     """One worked example shown before every prompt."""
 
     prompt: str
+    """As it is asked; `prompts.template` is not applied."""
     completion: str
+    """As it is answered; in format text, with the space before it."""
 
 
 class PromptsConfig(Section):
     """What the policy is asked. `validate` decides (best round, stopping); `test` is only reported."""
 
     train: Source
+    """Asked in the rounds."""
     validate_: Source | None = Field(default=None, alias="validate")
+    """Held out, to decide with."""
     test: Source | None = None
+    """Held out, to report on."""
     per_round: PerRound[Literal["all"] | Annotated[int, Field(ge=1)]] = "all"
     """`all`, or K prompts per round: fresh ones until the set is used up, then it is shuffled again."""
     overlap: Literal["error", "drop_from_train"] = "error"
@@ -137,10 +141,13 @@ class SampleConfig(Section):
     temperature: PerRound[Annotated[float, Field(ge=0)]] = 1.0
     """0 is greedy."""
     top_p: PerRound[Annotated[float, Field(gt=0, le=1)]] = 1.0
+    """Nucleus sampling; 1 keeps the whole vocabulary."""
     top_k: PerRound[Annotated[int, Field(ge=0)]] = 0
     """0 keeps the whole vocabulary."""
     min_p: PerRound[Annotated[float, Field(ge=0, le=1)]] = 0.0
+    """Drop tokens less likely than this share of the likeliest one's probability."""
     max_new_tokens: PerRound[Annotated[int, Field(ge=1)]] = 512
+    """Longer answers are cut, and cut answers do not survive unless `select.finish_reasons` says so."""
     stop_strings: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """A candidate ends when its text contains one of these; scored text stops before it."""
     stop_token_ids: tuple[int, ...] = ()
@@ -155,6 +162,7 @@ class ScorerConfig(Section):
     name: str
     """exact, normalised, numeric, regex, or `file.py:function`."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the scorer."""
     weight: float = Field(default=1.0, gt=0)
     """Share in the candidate's value, which is the weighted mean over scorers."""
 
@@ -181,6 +189,7 @@ class SelectConfig(Section):
     buffer: Literal["replace", "append"] = "replace"
     """Train on this round's survivors, or on those of all rounds so far."""
     rule: Literal["threshold", "best_of_n", "top_k", "all", "random"] = "threshold"
+    """By value: all from `threshold` up, each prompt's best, each prompt's `top_k` best; or all, or `count` at random."""
     threshold: PerRound[float] = 1.0
     """Rule `threshold`: keep values of at least this."""
     top_k: PerRound[Annotated[int, Field(ge=1)]] = 1
@@ -190,7 +199,9 @@ class SelectConfig(Section):
     finish_reasons: tuple[FinishReason, ...] = ("stop_token", "stop_string")
     """Candidates that ended otherwise leave: without `length`, truncated candidates never survive."""
     min_completion_tokens: int = Field(default=1, ge=0)
+    """Shorter candidates leave; the stop token counts."""
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    """Longer candidates leave."""
     dedup: Literal["none", "exact", "normalised"] = "exact"
     """Among the candidates of a prompt: equal token text, or equal but for case and white space."""
     max_per_prompt: PerRound[Annotated[int, Field(ge=1)]] | None = None
@@ -215,9 +226,11 @@ class TrainConfig(Section):
     init_from: PerRound[Literal["base", "previous", "best"]] = "base"
     """A new adapter on the base model, the previous round's adapter, or the best validated one so far."""
     epochs: PerRound[Annotated[float, Field(gt=0)]] = 1.0
+    """Passes over the round's training examples."""
     steps: PerRound[Annotated[int, Field(ge=1)]] | None = None
     """Optimizer steps; replaces epochs."""
     learning_rate: PerRound[Annotated[float, Field(gt=0)]] = 1e-4
+    """Peak value; the schedule is `sft.lr_scheduler_type`."""
     batch_size: int = Field(default=16, ge=1)
     """Examples per optimizer step, over all ranks and accumulation steps."""
     micro_batch_size: int | None = Field(default=None, ge=1)
@@ -252,6 +265,7 @@ class EvaluateConfig(Section):
     """The k of pass@k; none above `num_samples`."""
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Temperature and top_p of the sampled answers; greedy ones need neither."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Null: as in `sample` in the first round."""
     block_size: int = Field(default=64, ge=1)
@@ -259,6 +273,7 @@ class EvaluateConfig(Section):
     resamples: int = Field(default=10_000, ge=100)
     """Bootstrap resamples over prompts."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Of every interval."""
 
     @model_validator(mode="after")
     def _enough_samples(self) -> EvaluateConfig:
@@ -298,6 +313,7 @@ class WandbConfig(Section):
     """Weights & Biases: a mirror of metrics.jsonl, written by a process of its own."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
+    """The environment's WANDB_MODE can turn this down, never up."""
     project: str = "selftrain"
     entity: str | None = None
     group: str | None = None
@@ -308,6 +324,7 @@ class TrackConfig(Section):
     """Where metrics go besides metrics.jsonl. Enters no fingerprint."""
 
     wandb: WandbConfig = WandbConfig()
+    """Weights & Biases."""
 
 
 class Config(Section):
@@ -316,7 +333,9 @@ class Config(Section):
     name: str
     """Of the run and its directory under `runs/`."""
     seed: int = Field(default=0, ge=0)
+    """Of everything random: prompts, candidates, selection, training."""
     rounds: int = Field(default=3, ge=1)
+    """How many; raise it to go on with a finished run. Enters no fingerprint."""
     model: ModelConfig
     prompts: PromptsConfig
     sample: SampleConfig = SampleConfig()
@@ -379,49 +398,3 @@ def resolved(section: T, round_number: int) -> T:
     """The section with every schedule replaced by its value in that round (1-based)."""
     assert isinstance(section, Section)
     return type(section).model_validate(at_round(section, round_number))
-
-
-def parse(data: dict[str, Any]) -> Config:
-    """Validate plain data. Raises ConfigError with one line per mistake, each naming the key, the value, the remedy."""
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        lines = [_explain(one, data) for one in error.errors()]
-        raise ConfigError(
-            "the configuration is wrong:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
-        ) from None
-
-
-def _explain(error: Any, data: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in _readable(error["loc"], data))
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path, list(_all_keys(Config)), n=1, cutoff=0.6)
-        return f"{path}: there is no such key" + (f"; did you mean {close[0]}?" if close else "; see `selftrain plan`")
-    if error["type"] == "missing":
-        return f"{path}: is missing and has no default"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    return f"{path}: {message} (got {error['input']!r})"
-
-
-def _readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:
-    """The parts of a location that exist in the data: pydantic adds names of union members in between."""
-    for number, part in enumerate(loc):
-        if (isinstance(data, dict) and part in data) or (
-            isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
-        ):
-            data = data[part]
-        elif number < len(loc) - 1 or not isinstance(part, str) or not isinstance(data, dict):
-            continue
-        yield part
-
-
-def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        key = prefix + (field.alias or name)
-        yield key
-        inner = field.annotation
-        for candidate in (inner, *getattr(inner, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                yield from _all_keys(candidate, f"{key}.")

@@ -14,13 +14,13 @@ from selftrain import tables
 from selftrain.errors import PhaseError
 from selftrain.planning import Draw, blocks
 from selftrain.records import Candidate, Group, Prompt, Score
-from selftrain.reporting.terminal import PhaseDisplay
+from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.world import World
 
 
 class Drawing:
-    """Draws and judges for one run. `busy_seconds` counts time inside the sampler and the scorer alone."""
+    """Draws and judges for one run. `busy_seconds` counts time inside the sampler and the scorer, `drawn_tokens` what was sampled."""
 
     def __init__(self, rooms: Rooms, run_path: Path, world: World, *, seed: int, max_unscored_rate: float) -> None:
         self._rooms = rooms
@@ -29,8 +29,9 @@ class Drawing:
         self._seed = seed
         self._max_unscored_rate = max_unscored_rate
         self.busy_seconds = 0.0
+        self.drawn_tokens = 0
 
-    def draw(self, plan: Draw, folder: str, fingerprint: str, display: PhaseDisplay) -> list[str]:
+    def draw(self, plan: Draw, folder: str, fingerprint: str, display: Phase) -> list[str]:
         """Sample every block that is not there yet; return all files, relative to the run, in block order."""
         names = [f"{folder}/block-{index:05d}.parquet" for index in range(plan.num_blocks)]
         owed = [index for index, name in enumerate(names) if not self._is_done(name, fingerprint)]
@@ -44,11 +45,13 @@ class Drawing:
                 candidates = sampler.sample(planned[index])
                 self.busy_seconds += time.monotonic() - started
                 tables.write(self._run_path / names[index], candidates, Candidate, fingerprint=fingerprint)
-                display.advance(len(candidates), tokens=sum(len(one.completion_token_ids) for one in candidates))
+                tokens = sum(len(one.completion_token_ids) for one in candidates)
+                self.drawn_tokens += tokens
+                display.advance(len(candidates), tokens=tokens)
         return names
 
     def judge(
-        self, drawn: Sequence[Path], prompts: Mapping[str, Prompt], folder: str, fingerprint: str, display: PhaseDisplay
+        self, drawn: Sequence[Path], prompts: Mapping[str, Prompt], folder: str, fingerprint: str, display: Phase
     ) -> tuple[list[str], list[Score]]:
         """Score every block that is not there yet; return all files and all scores, in block order.
 

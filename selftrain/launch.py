@@ -14,6 +14,7 @@ from typing import Any
 
 from selftrain import tracking
 from selftrain.arms import Arm
+from selftrain.commits import Commits
 from selftrain.compose import Composed, compose, versions
 from selftrain.config import RUN_NAME, Config
 from selftrain.errors import ConfigError
@@ -21,7 +22,7 @@ from selftrain.evaluation import decisions
 from selftrain.fingerprints import Fingerprints
 from selftrain.fingerprints import fork as copy_fork
 from selftrain.history import History
-from selftrain.loop import best_policy, headline_round, run_arms
+from selftrain.loop import best_policy, run_arms
 from selftrain.phases import Phases
 from selftrain.preflight import check
 from selftrain.prompts import PromptSets
@@ -29,7 +30,7 @@ from selftrain.records import digest
 from selftrain.reporting.terminal import Terminal
 from selftrain.rooms import Rooms
 from selftrain.store import RunDirectory, publish_bytes
-from selftrain.summaries import final_rows, places, summary_row
+from selftrain.summaries import final_rows, places, summary_row, verdict_data
 from selftrain.world import World
 
 # What W&B may be told of the configuration: knobs, never paths, parameters of plug-ins or anything of the environment.
@@ -88,12 +89,7 @@ def _run(
         config,
         rooms=rooms,
         prompts=prompts,
-        fingerprints=fingerprints,
-        run=run,
-        world=world,
-        terminal=terminal,
-        tracker=tracker,
-        history=history,
+        commits=Commits(run, fingerprints, world, terminal, tracker, history),
     )
     try:
         arms = run_arms(config, phases)
@@ -108,15 +104,20 @@ def _conclude(
     main = arms[0]
     best = best_policy(main)
     _link_best(run, best.adapter)
-    verdict = decisions.headline(
-        [report for _, report in sorted(main.reports.items())],
-        {arm.name: [report for _, report in sorted(arm.reports.items())] for arm in arms[1:]},
-        config.evaluate,
-        seed=config.seed,
-    )
-    publish_bytes(run.path / "verdict.json", (json.dumps(verdict.as_data(), indent=1) + "\n").encode())
-    tracker.log([summary_row(main, headline_round(main), verdict)])
-    terminal.final(final_rows(arms, headline_round(main)), verdict.lines, places(run.path, main, headline_round(main)))
+    lines: Sequence[str] = ("nothing was held out, so no gain can be claimed: give prompts.validate and prompts.test",)
+    if main.reports:
+        verdict = decisions.headline(
+            main.reports_in_order(),
+            {arm.name: arm.reports_in_order() for arm in arms[1:]},
+            confidence=config.evaluate.confidence,
+            resamples=config.evaluate.resamples,
+            seed=config.seed,
+        )
+        data = verdict_data(verdict, best.round)
+        publish_bytes(run.path / "verdict.json", (json.dumps(data, indent=1) + "\n").encode())
+        tracker.log([summary_row(main, best.round, verdict)])
+        lines = verdict.lines
+    terminal.final(final_rows(arms, best.round), lines, places(run.path, main, best.round))
 
 
 def _record(run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from selftrain.config import Config, resolved
 from selftrain.evaluation import decisions
 from selftrain.phases import Phases
 from selftrain.records import Policy, Report
+from selftrain.summaries import round_rows
 
 
 def run_arms(config: Config, phases: Phases) -> list[Arm]:
@@ -37,7 +38,8 @@ def train_rounds(config: Config, arm: Arm, phases: Phases) -> Policy:
         start = start_of(config, arm, round_number)
         arm.policies[round_number] = phases.train(arm, round_number, survivors, start)
         measure(config, arm, phases, round_number)
-        phases.finish_round(arm, round_number, seconds=time.monotonic() - started, busy_before=busy)
+        if phases.finish_round(arm, round_number, seconds=time.monotonic() - started, busy_before=busy):
+            phases.terminal.round_table(arm.name, round_number, list(round_rows(arm, round_number)))
         if should_stop(config, arm, phases, round_number):
             break
     if is_sampled(config, arm, "last"):
@@ -76,7 +78,7 @@ def measure(config: Config, arm: Arm, phases: Phases, round_number: int) -> None
         return
     if main is not None and arm.settings is not None:
         named = names_round(arm.settings.evaluate_rounds, round_number, last=max(main.policies))
-        if not named and round_number != headline_round(main):
+        if not named and round_number != decisions.headline_round(main.reports_in_order())[0]:
             return
     policy = arm.policies[round_number]
     arm.reports[round_number] = phases.evaluate(arm, round_number, policy)
@@ -104,24 +106,26 @@ def evaluate_sampled(arm: Arm, phases: Phases, round_number: int) -> None:
 
 def should_stop(config: Config, arm: Arm, phases: Phases, round_number: int) -> bool:
     """Whether main ends early. A round that is already committed is never cut off by a stop rule."""
-    if arm.control_of is not None or phases.is_committed(arm, round_number + 1):
+    if arm.control_of is not None or phases.commits.is_committed(arm, round_number + 1):
         return False
-    reports = [report for _, report in sorted(arm.reports.items())]
+    reports = arm.reports_in_order()
     reason = decisions.should_stop(
-        reports, config.stop, seconds=phases.seconds_spent(), sampled_tokens=phases.tokens_sampled()
+        reports,
+        config.stop,
+        seconds=phases.commits.seconds_spent(),
+        sampled_tokens=int(phases.commits.tokens_sampled()),
     )
     if reason is not None and round_number < config.rounds:
         phases.terminal.info(f"{arm.name} · stops after round {round_number}: {reason}")
     return reason is not None
 
 
-def headline_round(arm: Arm) -> int:
-    """The round that is quoted: the best validated one, or the last where nothing validates."""
-    if any("validate" in report.outcomes for report in arm.reports.values()):
-        return decisions.best_round([report for _, report in sorted(arm.reports.items())])
-    return max(arm.policies)
-
-
 def best_policy(arm: Arm) -> Policy:
-    """The policy of the headline round."""
-    return arm.policies[headline_round(arm)]
+    """The policy to promote: of the best validated round, or of the last where nothing validates.
+
+    A control's is main's choice too: what it was measured on decides nothing.
+    """
+    main = arm.control_of or arm
+    if any("validate" in report.outcomes for report in main.reports.values()):
+        return arm.policies[decisions.best_round(main.reports_in_order())]
+    return arm.latest()

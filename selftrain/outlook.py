@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from selftrain import prompts as prompt_room
-from selftrain.arms import names_round
+from selftrain.arms import Arm, names_round
 from selftrain.compose import compose, leaves
 from selftrain.config import ARMS, Config, at_round
 from selftrain.errors import ConfigError
+from selftrain.parsing import parse
 from selftrain.preflight import check
 from selftrain.prompts import PromptSets
+from selftrain.records import Report
 from selftrain.store import RunDirectory
+
+PHASE_FILES = {
+    "sample": "sample-wave-00",
+    "score": "score-wave-00",
+    "select": "select-improve-00",
+    "train": "train-improve-00",
+}
 
 
 def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str]) -> None:
     """Print the resolved configuration with origins, then what each round will do."""
-    from selftrain.reporting.plan import render_plan
+    from selftrain.reporting.plan import render
 
     composed = compose(recipe, layers=layers, overrides=overrides)
     prompts, _ = check(composed)
@@ -27,7 +37,7 @@ def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str]) -
     values = config.model_dump(mode="json", by_alias=True)
     origins = composed.origins
     rows = [(key, value, _origin(key, origins)) for key, value in leaves(values)]
-    print(render_plan(rows, list(steps(config, prompts))))
+    print(render(rows, list(steps(config, prompts))))
 
 
 def _origin(key: str, origins: Any) -> str | None:
@@ -88,36 +98,53 @@ def _evaluation(config: Config, prompts: PromptSets, number: int) -> str:
 
 
 def show_status(path: Path, *, as_json: bool) -> None:
-    """Print how far a run is."""
-    from selftrain.reporting.status import render_status
+    """Print how far a run is. Raises ConfigError if the folder is no run."""
+    from selftrain.reporting.status import render
 
     data = status_of(path)
-    print(json.dumps(data, indent=1) if as_json else render_status(data))
+    print(json.dumps(data, indent=1) if as_json else render(data))
 
 
 def status_of(path: Path) -> dict[str, Any]:
-    """How far a run is, as data. Raises ConfigError if the folder is no run."""
-    run = RunDirectory(path)
+    """How far a run is, as data."""
+    from selftrain.reporting.status import Holder, status
+
     if not (path / "config.json").is_file():
         raise ConfigError(f"{path} is no run directory (it has no config.json); runs are kept under runs/NAME")
     recorded = json.loads((path / "config.json").read_text())
+    config = parse(recorded["config"])
+    run = RunDirectory(path)
     receipts = run.receipts()
-    config = recorded["config"]
-    arms = ["main", *(arm["name"] for arm in config["arms"])]
-    done = {name: [one.round for one in receipts if one.arm == name and one.phase == "round"] for name in arms}
-    verdict = path / "verdict.json"
-    return {
-        "name": config["name"],
-        "path": str(path),
-        "recipe": recorded["recipe"],
-        "running": run.holder(),
-        "rounds": config["rounds"],
-        "rounds_done": {name: max(rounds, default=0) for name, rounds in done.items()},
-        "finished": verdict.exists(),
-        "phases": [
-            {"arm": one.arm, "round": one.round, "phase": one.phase, "rows": one.rows, "seconds": round(one.seconds, 3)}
-            for one in receipts
-        ],
-        "metrics": {f"{one.arm}/{one.round}/{key}": value for one in receipts for key, value in one.metrics.items()},
-        "verdict": json.loads(verdict.read_text()) if verdict.exists() else None,
-    }
+    reports = [Report(one.arm, one.round, one.metrics, {}) for one in receipts if one.phase.startswith("evaluate")]
+    held = re.fullmatch(r"pid (\d+) on (.*)", run.holder() or "")
+    last = max((one.round for one in receipts if one.arm == "main" and one.phase == "round"), default=0)
+    finished = (path / "verdict.json").exists() and last < config.rounds
+    return status(
+        {"name": config.name, "path": str(path), "recipe": recorded["recipe"], "model": config.model.path},
+        list(_planned(config, {one.key for one in receipts})),
+        receipts,
+        reports,
+        holder=Holder(int(held[1]), held[2]) if held else None,
+        stopped=f"a stop rule ended it after round {last}" if finished else None,
+    )
+
+
+def _planned(config: Config, committed: Collection[str]) -> Iterator[Any]:
+    """Every phase in order of work. Which rounds of a control are evaluated is known once main has its headline."""
+    from selftrain.reporting.status import PlannedPhase
+
+    held_out = config.prompts.validate_ is not None or config.prompts.test is not None
+    for arm in (Arm("main"), *(Arm(one.name, one) for one in config.arms)):
+        is_main = arm.settings is None
+        for number in range(config.rounds + 1):
+            phases = list(PHASE_FILES.items()) if number else []
+            if not is_main and number == 1:
+                phases = phases[2:]  # a control takes main's candidates and scores in the first round
+            if held_out and (is_main or arm.key(number, "evaluate") in committed):
+                phases.append(("evaluate", "evaluate"))
+                if is_main and names_round(config.evaluate.sampled_rounds, number, last=config.rounds):
+                    phases.append(("evaluate-sampled", "evaluate-sampled"))
+            if number:
+                phases.append(("round", "round"))
+            for phase, name in phases:
+                yield PlannedPhase(arm.key(number, name), arm.name, number, phase)

@@ -7,25 +7,22 @@ the same calls, and the loop above needs no notion of where it left off.
 from __future__ import annotations
 
 import math
-import resource
 import shutil
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from selftrain import prompts as prompt_room
 from selftrain import selection, tables
 from selftrain.adapters import adapter_digest
 from selftrain.arms import Arm
-from selftrain.compose import differences, versions
+from selftrain.commits import Commits, Made
 from selftrain.config import Config, TrainConfig, resolved
 from selftrain.drawing import Drawing, grouped
 from selftrain.errors import PhaseError
 from selftrain.evaluation import metrics as measured
 from selftrain.evaluation import rounds as round_metrics
-from selftrain.fingerprints import Fingerprints, refusal
-from selftrain.history import STEPS_FILE, History
+from selftrain.history import STEPS_FILE
 from selftrain.planning import Draw
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.records import (
@@ -41,27 +38,14 @@ from selftrain.records import (
     SamplingParameters,
     Score,
     Survivor,
-    digest,
     seed_from,
 )
-from selftrain.reporting.terminal import PhaseDisplay, Terminal
+from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.survivors import buffer, to_survivors
-from selftrain.store import TEMPORARY, RunDirectory, file_sha256, output_digest, publish_folder, write_jsonl
-from selftrain.tracking import Tracker
-from selftrain.world import World
+from selftrain.store import TEMPORARY, file_sha256, publish_folder, write_jsonl
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a phase made, before its receipt: files by path relative to the run, rows, metrics, and the output digest."""
-
-    files: Mapping[str, str]
-    rows: int
-    metrics: Mapping[str, float]
-    output: str | None = None
 
 
 class Phases:
@@ -73,24 +57,16 @@ class Phases:
         *,
         rooms: Rooms,
         prompts: PromptSets,
-        fingerprints: Fingerprints,
-        run: RunDirectory,
-        world: World,
-        terminal: Terminal,
-        tracker: Tracker,
-        history: History,
+        commits: Commits,
     ) -> None:
         self.config = config
         self.rooms = rooms
         self.prompts = prompts
-        self.run = run
-        self.world = world
-        self.terminal = terminal
-        self.tracker = tracker
-        self._history = history
-        self._fingerprints = fingerprints
+        self.commits = commits
+        self.run = commits.run
+        self.terminal = commits.terminal
         self._drawing = Drawing(
-            rooms, run.path, world, seed=config.seed, max_unscored_rate=config.score.max_unscored_rate
+            rooms, commits.run.path, commits.world, seed=config.seed, max_unscored_rate=config.score.max_unscored_rate
         )
         self._training_seconds = 0.0
 
@@ -122,24 +98,26 @@ class Phases:
             policy=policy,
         )
 
-        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+        def make(fingerprint: str, display: Phase) -> Made:
             folder = f"{arm.folder(round_number)}/candidates/wave-00"
-            busy = self._drawing.busy_seconds
+            busy, tokens = self._drawing.busy_seconds, self._drawing.drawn_tokens
             drawn = self._drawing.draw(draw, folder, fingerprint, display)
             candidates = [one for path in drawn for one in tables.read(self.run.path / path, Candidate)]
             generating = self._drawing.busy_seconds - busy
-            metrics = round_metrics.of_sampling(candidates, seconds=generating, tokens_drawn_now=display.tokens)
+            metrics = round_metrics.of_sampling(
+                candidates, seconds=generating, tokens_drawn_now=self._drawing.drawn_tokens - tokens
+            )
             display.done(f"{len(candidates):,} candidates")
             return Made(self._hashes(drawn), len(candidates), metrics)
 
         inputs = {"policy": policy.digest, "model": self.rooms.model_digest}
         total = len(draw.prompts) * draw.num_candidates
-        return self._once(arm, round_number, "sample", "sample-wave-00", inputs, make, total, "candidates")
+        return self.commits.once(arm, round_number, "sample", "sample-wave-00", inputs, make, total, "candidates")
 
     def score(self, arm: Arm, round_number: int, candidates: Receipt) -> Receipt:
         """Judge every candidate."""
 
-        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+        def make(fingerprint: str, display: Phase) -> Made:
             known = by_id(self._prompts_of(round_number))
             folder = f"{arm.folder(round_number)}/scores/wave-00"
             drawn = self.run.verified(candidates)
@@ -150,12 +128,14 @@ class Phases:
             return Made(self._hashes(written), len(scores), metrics)
 
         inputs = {"candidates": candidates.output}
-        return self._once(arm, round_number, "score", "score-wave-00", inputs, make, candidates.rows, "candidates")
+        return self.commits.once(
+            arm, round_number, "score", "score-wave-00", inputs, make, candidates.rows, "candidates"
+        )
 
     def select(self, arm: Arm, round_number: int, scored: tuple[Receipt, Receipt]) -> Receipt:
         """Choose the exact training examples; the funnel says how many left at each step."""
         inputs = {"candidates": scored[0].output, "scores": scored[1].output}
-        main = arm.control_of and arm.control_of.at(round_number, "select-improve-00")
+        main = arm.control_of.at(round_number, "select-improve-00") if arm.control_of is not None else None
         if main is not None:
             inputs["main"] = main.output
         earlier = None
@@ -163,7 +143,7 @@ class Phases:
             earlier = arm.at(round_number - 1, "select-improve-00")
             inputs["earlier"] = earlier.output
 
-        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+        def make(fingerprint: str, display: Phase) -> Made:
             knobs = resolved(self.config.select, round_number)
             seed = seed_from(self.config.seed, arm.name, round_number, "select")
             groups = self._groups(round_number, *scored)
@@ -192,14 +172,14 @@ class Phases:
             display.done(_funnel(chosen.funnel))
             return Made(files, len(survivors), {**chosen.metrics, "select/training_examples": float(len(survivors))})
 
-        return self._once(arm, round_number, "select", "select-improve-00", inputs, make, 0, "candidates")
+        return self.commits.once(arm, round_number, "select", "select-improve-00", inputs, make, 0, "candidates")
 
     def train(self, arm: Arm, round_number: int, survivors: Receipt, start: Policy) -> Policy:
         """Fine-tune on the survivors. Without any, the round keeps the latest policy."""
         folder = f"{arm.folder(round_number)}/adapter/improve-00"
         seed = seed_from(self.config.seed, arm.name, round_number, "train") % 2**31
 
-        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+        def make(fingerprint: str, display: Phase) -> Made:
             if survivors.rows == 0:
                 self.terminal.warn(
                     f"{arm.name} · round {round_number}: no survivors, so no training; the policy stays as it is"
@@ -219,7 +199,7 @@ class Phases:
                 work=work,
                 config=knobs,
                 seed=seed,
-                should_stop=self.world.asked_to_stop,
+                should_stop=self.commits.world.asked_to_stop,
                 on_step=lambda row: display.advance(1),
             )
             self._training_seconds += done.metrics.get("train/seconds_inside", 0.0)
@@ -234,7 +214,7 @@ class Phases:
         if survivors.rows == 0:
             inputs["kept"] = arm.latest().digest
         total = _num_steps(resolved(self.config.train, round_number), survivors.rows)
-        receipt = self._once(arm, round_number, "train", "train-improve-00", inputs, make, total, "steps")
+        receipt = self.commits.once(arm, round_number, "train", "train-improve-00", inputs, make, total, "steps")
         if not receipt.files:
             return replace(arm.latest(), round=round_number)
         return Policy(start.model, str(self.run.path / folder), round_number, Digest(receipt.output))
@@ -255,31 +235,14 @@ class Phases:
         sets = {name: held_out[name]} if held_out else {}
         return self._measure(arm, round_number, policy, "evaluate-sampled", parameters, knobs.num_samples, sets)
 
-    def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> None:
-        """Commit what the round cost beside generating, scoring, training and evaluating."""
+    def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> bool:
+        """Commit what the round cost beside generating, scoring, training and evaluating; False if it was before."""
+        if self.commits.known(arm, round_number, "round", "round", {}) is not None:
+            return False
         overhead = max(0.0, seconds - (self.busy_seconds() - busy_before))
-
-        def make(fingerprint: str, display: PhaseDisplay) -> Made:
-            metrics = {
-                "overhead/seconds": overhead,
-                "overhead/share_of_seconds": overhead / seconds,
-                "overhead/round_seconds": seconds,
-            }
-            return Made({}, 0, metrics)
-
-        self._once(arm, round_number, "round", "round", {}, make, 0, "")
-
-    def is_committed(self, arm: Arm, round_number: int) -> bool:
-        """Whether anything of that round is committed."""
-        return self.run.receipt(arm.key(round_number, "sample-wave-00")) is not None
-
-    def seconds_spent(self) -> float:
-        """Seconds that all committed phases took, over all attempts."""
-        return sum(one.seconds for one in self.run.receipts() if one.phase != "round")
-
-    def tokens_sampled(self) -> float:
-        """Tokens sampled for training so far, over all arms and attempts."""
-        return sum(one.metrics["sample/tokens"] for one in self.run.receipts() if one.phase == "sample")
+        metrics = {"overhead/seconds": overhead, "overhead/share_of_seconds": overhead / seconds}
+        self.commits.commit(arm, round_number, "round", "round", {}, Made({}, 0, metrics), seconds=seconds)
+        return True
 
     def busy_seconds(self) -> float:
         """Seconds of this process so far inside the sampler, the scorer and the trainer."""
@@ -299,7 +262,7 @@ class Phases:
     ) -> Report:
         folder = f"{arm.folder(round_number)}/evaluation/{'sampled' if phase == 'evaluate-sampled' else 'greedy'}"
 
-        def make(fingerprint: str, display: PhaseDisplay) -> Made:
+        def make(fingerprint: str, display: Phase) -> Made:
             files: dict[str, str] = {}
             metrics: dict[str, float] = {}
             for name, prompts in sets.items():
@@ -317,68 +280,33 @@ class Phases:
                 written, scores = self._drawing.judge(paths, known, f"{folder}/{name}/scores", fingerprint, display)
                 candidates = [one for path in paths for one in tables.read(path, Candidate)]
                 groups = grouped(candidates, known, {one.candidate_id: one for one in scores})
-                outcomes = measured.outcomes(groups, greedy=phase == "evaluate")
+                outcomes = round_metrics.outcomes(groups, greedy=phase == "evaluate")
                 table = f"{folder}/{name}/outcomes.parquet"
                 files[table] = tables.write(self.run.path / table, outcomes, Outcome, fingerprint=fingerprint)
                 files |= self._hashes([*drawn, *written])
-                metrics |= measured.summarise(name, groups, outcomes, self.config.evaluate, seed=self.config.seed)
-            display.done(measured.headline_of(metrics))
+                metrics |= self._figures(phase, name, candidates, outcomes)
+            rates = [(key.removeprefix("evaluate/"), value) for key, value in metrics.items() if key.endswith("@1")]
+            display.done(*(f"{key.replace('/', ' ')} {value:.1%}" for key, value in rates))
             return Made(files, sum(len(one.prompts) for one in sets.values()), metrics)
 
         inputs = {"policy": policy.digest, "model": self.rooms.model_digest}
         total = sum(len(one.prompts) for one in sets.values()) * num_candidates
-        receipt = self._once(arm, round_number, phase, phase, inputs, make, 2 * total, "answers")
+        receipt = self.commits.once(arm, round_number, phase, phase, inputs, make, 2 * total, "answers")
         outcomes = {
             name: tuple(tables.read(self.run.path / folder / name / "outcomes.parquet", Outcome)) for name in sets
         }
         return Report(arm.name, round_number, receipt.metrics, outcomes)
 
-    def _once(
-        self,
-        arm: Arm,
-        round_number: int,
-        phase: str,
-        name: str,
-        inputs: Mapping[str, str],
-        make: Callable[[str, PhaseDisplay], Made],
-        total: int,
-        unit: str,
-    ) -> Receipt:
-        """The phase's receipt: the committed one, or that of doing the work now."""
-        key = arm.key(round_number, name)
-        ingredients = {"config": self._fingerprints.part(phase, round_number, arm.name), "inputs": dict(inputs)}
-        fingerprint = digest(ingredients)
-        receipt = self.run.receipt(key)
-        if receipt is None:
-            self.world.check()
-            started = time.monotonic()
-            with self.terminal.phase(phase, total=total, unit=unit, arm=arm.name, round_number=round_number) as display:
-                made = make(fingerprint, display)
-            seconds = time.monotonic() - started
-            receipt = self.run.commit(
-                Receipt(
-                    key=key,
-                    phase=phase,
-                    arm=arm.name,
-                    round=round_number,
-                    fingerprint=fingerprint,
-                    ingredients=ingredients,
-                    output=made.output or output_digest(made.files),
-                    rows=made.rows,
-                    files=dict(made.files),
-                    metrics={**made.metrics, **_costs(phase, seconds)},
-                    seconds=seconds,
-                    versions=versions(),
-                )
+    def _figures(self, phase: str, name: str, candidates: list[Candidate], outcomes: list[Outcome]) -> dict[str, float]:
+        knobs, seed = self.config.evaluate, self.config.seed
+        if phase == "evaluate-sampled":
+            return round_metrics.of_sampled_answers(
+                name, outcomes, knobs.ks, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
             )
-            arm.receipts[key] = receipt
-            self.tracker.log(self._history.rows([receipt]))
-        elif receipt.fingerprint != fingerprint:
-            raise refusal(key, differences(receipt.ingredients, ingredients), self.run.path)
-        else:
-            self.terminal.kept(phase, arm=arm.name, round_number=round_number)
-        arm.receipts[key] = receipt
-        return receipt
+        truncated = sum(one.finish_reason == "length" for one in candidates)
+        return measured.summarise(
+            name, outcomes, truncated=truncated, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
+        )
 
     def _prompts_of(self, round_number: int) -> tuple[Prompt, ...]:
         return prompt_room.of_round(
@@ -427,9 +355,3 @@ def _num_steps(knobs: TrainConfig, examples: int) -> int:
         if isinstance(knobs.steps, int)
         else math.ceil(examples / knobs.batch_size * float(_one(knobs.epochs)))
     )
-
-
-def _costs(phase: str, seconds: float) -> dict[str, float]:
-    prefix = {"evaluate-sampled": "evaluate/sampled", "round": "overhead"}.get(phase, phase)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    return {f"{prefix}/phase_seconds": seconds, f"{prefix}/peak_memory_bytes": peak}

@@ -12,6 +12,7 @@ from selftrain.records import Policy, digest
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
+    from selftrain.scoring.combined import CombinedScorer
 
 
 class Rooms:
@@ -48,7 +49,7 @@ class Rooms:
         return sampling.build(self._config.sample, lambda: self.bench, self._folder)
 
     @cached_property
-    def scorer(self) -> scoring.Scorer:
+    def scorer(self) -> CombinedScorer:
         """Judges them."""
         return scoring.build(self._config.score, self._folder)
 

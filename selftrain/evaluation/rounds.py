@@ -1,4 +1,4 @@
-"""Metrics of a round's sampling and scoring, from the candidates and scores alone."""
+"""Metrics of a round from its candidates and scores alone; and what they say of each held-out prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from selftrain.records import Candidate, Score
+from selftrain.evaluation.metrics import sampled_values
+from selftrain.evaluation.statistics import interval_of_mean
+from selftrain.records import Candidate, Group, Outcome, Score
 
 
 def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn_now: int) -> dict[str, float]:
@@ -58,3 +60,32 @@ def of_scoring(scores: Sequence[Score], prompt_of: Mapping[str, str]) -> dict[st
         "score/prompts_all_right_rate": share(sum(all(one) for one in right.values())),
         "score/prompts_all_wrong_rate": share(sum(not any(one) for one in right.values())),
     }
+
+
+def outcomes(groups: Sequence[Group], *, greedy: bool) -> list[Outcome]:
+    """One Outcome per prompt, in order: of its one greedy answer, or of its sampled answers. What could not be scored
+    is left out of the counts."""
+    found = []
+    for group in groups:
+        scored = [bool(score.correct) for score in group.scores if score.value is not None]
+        if greedy:
+            found.append(Outcome(group.prompt.id, scored[0] if scored else None, 0, 0))
+        else:
+            found.append(Outcome(group.prompt.id, None, len(scored), sum(scored)))
+    return found
+
+
+def of_sampled_answers(
+    set_name: str, found: Sequence[Outcome], ks: Sequence[int], *, confidence: float, resamples: int, seed: int
+) -> dict[str, float]:
+    """`evaluate/<set>/sampled_pass@k` with bounds, over the prompts with at least k scored answers, by the unbiased
+    estimator (Chen et al. 2021); `..._left_out` counts the others."""
+    metrics: dict[str, float] = {}
+    for k in ks:
+        values = sampled_values(found, k)
+        key = f"evaluate/{set_name}/sampled_pass@{k}"
+        metrics[f"{key}_left_out"] = float(len(found) - len(values))
+        if values:
+            interval = interval_of_mean(values.values(), confidence=confidence, resamples=resamples, seed=seed)
+            metrics |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
+    return metrics

@@ -1,0 +1,61 @@
+"""From plain data to a Config, with one readable line for every mistake. Ground floor: stdlib and pydantic only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from selftrain.config import Config
+from selftrain.errors import ConfigError
+
+
+def parse(data: dict[str, Any]) -> Config:
+    """Validate plain data. Raises ConfigError with one line per mistake, each naming the key, the value, the remedy."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        # A schedule may also be a list, which is no news to someone whose single value is wrong.
+        lines = [_explain(one, data) for one in error.errors() if one["type"] not in ("tuple_type",)] or [
+            _explain(one, data) for one in error.errors()
+        ]
+        raise ConfigError(
+            "the configuration is wrong:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+        ) from None
+
+
+def _explain(error: Any, data: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in _readable(error["loc"], data))
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path, list(_all_keys(Config)), n=1, cutoff=0.6)
+        return f"{path}: there is no such key" + (f"; did you mean {close[0]}?" if close else "; see `selftrain plan`")
+    if error["type"] == "missing":
+        return f"{path}: is missing and has no default"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message} (got {error['input']!r})"
+
+
+def _readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:
+    """The parts of a location that exist in the data: pydantic adds names of union members in between."""
+    for number, part in enumerate(loc):
+        if (isinstance(data, dict) and part in data) or (
+            isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        ):
+            data = data[part]
+        elif number < len(loc) - 1 or not isinstance(part, str) or not isinstance(data, dict):
+            continue
+        yield part
+
+
+def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key
+        inner = field.annotation
+        for candidate in (inner, *getattr(inner, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from _all_keys(candidate, f"{key}.")

@@ -1,0 +1,112 @@
+"""From histories to the tables and sentences that people read: the round's table, the last table, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from selftrain.arms import Arm
+from selftrain.evaluation.decisions import Verdict
+from selftrain.records import Report
+from selftrain.reporting.figures import count, duration, interval, percent
+from selftrain.reporting.tables import RoundRow, Share
+from selftrain.tracking import Row
+
+FUNNEL = ("sampled", "scored", "finished", "length", "dedup", "rule", "max_per_prompt")
+
+
+def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
+    """The table of one round: (phase, what, value)."""
+    of_phase = {one.phase: one for key, one in arm.receipts.items() if key.startswith(arm.folder(round_number) + "/")}
+    metrics = {key: value for one in of_phase.values() for key, value in one.metrics.items()}
+    if "sample" in of_phase:
+        yield "sample", "candidates", count(metrics["sample/candidates"])
+        yield "sample", "truncated", percent(metrics["sample/truncated_rate"])
+    if "score" in of_phase:
+        yield "score", "correct", percent(metrics["score/correct_rate"])
+        yield "score", "prompts solved", percent(metrics["score/prompts_solved_rate"])
+    yield "select", "funnel", funnel_words(metrics)
+    yield "train", "examples", count(metrics.get("select/training_examples", 0.0))
+    if metrics.get("train/skipped"):
+        yield "train", "skipped", "no survivors"
+    else:
+        yield "train", "steps", count(metrics["train/steps"])
+        yield "train", "loss", f"{metrics['train/loss']:.4f}"
+    report = arm.reports.get(round_number)
+    for name in report.outcomes if report is not None else ():
+        assert report is not None
+        share = share_of(report, name)
+        if share is not None:
+            yield "evaluate", f"{name} pass@1", interval(*share)
+    for one in of_phase.values():
+        yield "time", one.phase, duration(one.seconds)
+
+
+def funnel_words(metrics: Mapping[str, float]) -> str:
+    """`512 sampled > 480 scored > 170 rule`: how many were left after each step."""
+    left = {"sampled": metrics["select/candidates"]}
+    left |= {name: metrics[f"select/{name}"] for name in FUNNEL[1:] if f"select/{name}" in metrics}
+    return " > ".join(f"{count(value)} {name}" for name, value in left.items())
+
+
+def share_of(report: Report | None, name: str) -> Share | None:
+    """Greedy pass@1 with its bounds."""
+    key = f"evaluate/{name}/pass@1"
+    if report is None or key not in report.metrics:
+        return None
+    return report.metrics[key], report.metrics[f"{key}_low"], report.metrics[f"{key}_high"]
+
+
+def final_rows(arms: Sequence[Arm], best: int) -> list[RoundRow]:
+    """The table of all rounds of all arms; `best` is main's promoted round."""
+    return [_round_row(arm, number, best) for arm in arms for number in sorted(arm.policies)]
+
+
+def _round_row(arm: Arm, number: int, best: int) -> RoundRow:
+    metrics: dict[str, float] = {}
+    seconds = 0.0
+    for key, receipt in arm.receipts.items():
+        if key.startswith(arm.folder(number) + "/") and receipt.phase != "round":
+            metrics |= receipt.metrics
+            seconds += receipt.seconds
+    report = arm.reports.get(number)
+    return RoundRow(
+        arm=arm.name,
+        round=number,
+        validate=share_of(report, "validate"),
+        test=share_of(report, "test"),
+        acceptance=metrics.get("score/correct_rate"),
+        kept=int(metrics["select/kept"]) if "select/kept" in metrics else None,
+        steps=int(metrics["train/steps"]) if "train/steps" in metrics else None,
+        seconds=seconds,
+        is_best=arm.control_of is None and number == best,
+    )
+
+
+def verdict_data(verdict: Verdict, best: int) -> dict[str, Any]:
+    """verdict.json: what the run may claim, as data and in words. `best` is the promoted round."""
+    return {"best_round": best, **asdict(verdict)}
+
+
+def summary_row(arm: Arm, best: int, verdict: Verdict) -> Row:
+    """The last row of the ledger: the best round and the gains with their bounds."""
+    row: dict[str, Any] = {"arm": arm.name, "round": max(arm.policies), "phase": "summary", "key": "summary"}
+    row["summary/best_round"] = best
+    row["summary/headline_round"] = verdict.round
+    for gain in verdict.gains:
+        name = f"summary/gain_over_{gain.over.replace(' ', '_')}"
+        row |= {name: gain.interval.estimate, f"{name}_low": gain.interval.low, f"{name}_high": gain.interval.high}
+    return row
+
+
+def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
+    """Where everything is, as (what, path)."""
+    adapter = arm.policies[best].adapter
+    trained = [number for number in sorted(arm.policies) if arm.policies[number].adapter is not None]
+    found = [("best adapter", adapter if adapter is not None else "none: no round was better than the base model")]
+    if trained:
+        learned = run / arm.folder(trained[-1]) / "survivors" / "improve-00" / "survivors.parquet"
+        found.append(("what it learned from", str(learned)))
+    return [*found, ("every metric", str(run / "metrics.jsonl")), ("verdict", str(run / "verdict.json"))]

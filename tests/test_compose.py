@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selftrain.compose import compose, differences, find_recipe, recipes, shipped
+from selftrain.errors import ConfigError
+
+RECIPE = """
+name: one
+model: {path: m}
+prompts: {train: a.jsonl}
+score: {scorers: [exact]}
+train: {learning_rate: 1e-5}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_float_without_a_dot_is_a_float(recipe: Path) -> None:
+    assert compose(str(recipe)).config.train.learning_rate == 1e-5
+
+
+def test_layers_win_from_left_to_right_and_the_command_line_last(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("sample: {temperature: 0.1, top_k: 1}")
+    (tmp_path / "high.yaml").write_text("sample: {temperature: 0.2, num_candidates: 2}")
+    recipe.write_text("extends: [low.yaml, high.yaml]\n" + RECIPE + "sample: {top_k: 3}\n")
+    (tmp_path / "over.yaml").write_text("sample: {num_candidates: 5}")
+    composed = compose(str(recipe), layers=[str(tmp_path / "over.yaml")], overrides=["sample.min_p=0.25"])
+    sample = composed.config.sample
+    assert (sample.temperature, sample.top_k, sample.num_candidates, sample.min_p) == (0.2, 3, 5, 0.25)
+    assert composed.origins["sample.temperature"] == "extends high.yaml"
+    assert composed.origins["sample.top_k"] == "recipe"
+    assert composed.origins["sample.num_candidates"] == f"--with {tmp_path / 'over.yaml'}"
+    assert composed.origins["sample.min_p"] == "command line"
+
+
+def test_a_layer_replaces_a_list_and_merges_a_mapping(recipe: Path) -> None:
+    composed = compose(str(recipe), overrides=["score.scorers=[numeric]", "prompts.train={limit: 3, path: b.jsonl}"])
+    assert [one.name for one in composed.config.score.scorers] == ["numeric"]
+    assert composed.config.prompts.train.limit == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\na: 2", "duplicate key a"),
+        ("a: &x 1\nb: *x", "anchors and aliases are refused"),
+        ("a: [1", "line 1"),
+        ("- a", "must hold keys and values"),
+        ("extends: {a: 1}", "extends must be a list"),
+        ("extends: nowhere.yaml", "there is no config file 'nowhere.yaml'"),
+        ("extends: recipe.yaml", "extends itself"),
+        ("1: x", "is not text"),
+    ],
+)
+def test_a_broken_file_is_refused_with_the_reason(recipe: Path, text: str, said: str) -> None:
+    recipe.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        compose(str(recipe))
+
+
+@pytest.mark.parametrize("text", ["no_equals", "=3", "a..b=3", "a.b=[1"])
+def test_a_broken_override_is_refused(recipe: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        compose(str(recipe), overrides=[text])
+
+
+def test_interpolation_is_plain_text(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    composed = compose(str(recipe), overrides=["prompts.template=${oc.env:SECRET}"])
+    assert composed.config.prompts.template == "${oc.env:SECRET}"
+
+
+def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="quickstart"):
+        find_recipe("quikstart")
+
+
+def test_differences_name_every_knob_that_changed() -> None:
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [
+        "a.b: 1 -> 3",
+        "c: 2 -> '(absent)'",
+        "d: '(absent)' -> 4",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_shipped_recipe_composes_is_short_and_has_a_readme_with_a_command(name: str) -> None:
+    path = recipes()[name]
+    compose(name)
+    assert len(path.read_text().splitlines()) <= 40
+    readme = (path.parent / "README.md").read_text()
+    assert "selftrain run" in readme or "make quickstart" in readme
+    assert "%" in readme
+
+
+@pytest.mark.parametrize("path", sorted(shipped("configs").rglob("*.yaml")), ids=str)
+def test_every_shipped_config_composes_with_a_recipe(path: Path) -> None:
+    compose("quickstart", layers=[str(path.relative_to(shipped("configs")).with_suffix(""))])

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from selftrain.config import at_round, fingerprinted, resolved
+from selftrain.errors import ConfigError
+from selftrain.parsing import parse
+
+
+def minimal(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "x",
+        "model": {"path": "m"},
+        "prompts": {"train": "a.jsonl"},
+        "score": {"scorers": ["exact"]},
+        **changes,
+    }
+
+
+def test_a_schedule_gives_one_value_per_round_and_repeats_its_last() -> None:
+    config = parse(minimal(train={"learning_rate": [1e-3, 1e-4]}))
+    assert [at_round(config.train, number)["learning_rate"] for number in (1, 2, 3, 9)] == [1e-3, 1e-4, 1e-4, 1e-4]
+    assert resolved(config.train, 2).learning_rate == 1e-4
+
+
+def test_performance_knobs_stay_out_of_fingerprints_and_others_are_in() -> None:
+    config = parse(minimal())
+    assert "checkpoint_steps" not in fingerprinted(config.train)
+    assert {"learning_rate", "init_from", "lora", "sft", "batch_size"} <= fingerprinted(config.train).keys()
+    assert "block_size" in fingerprinted(config.sample)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"sample": {"num_candidate": 4}},
+            "sample.num_candidate: there is no such key; did you mean sample.num_candidates?",
+        ),
+        ({"nmae": 1}, "did you mean name?"),
+        ({"prompts": {"train": {"pth": "x"}}}, "did you mean prompts.train.path?"),
+        (
+            {"sample": {"num_candidates": 0}},
+            "sample.num_candidates: Input should be greater than or equal to 1 (got 0)",
+        ),
+        ({"train": {"learning_rate": "fast"}}, "train.learning_rate: Input should be a valid number"),
+        ({"train": {"learning_rate": []}}, "learning_rate is an empty list"),
+        ({"train": {"batch_size": 8, "micro_batch_size": 3}}, "micro_batch_size 3 does not divide batch_size 8"),
+        ({"train": {"init_from": "best"}}, "train.init_from: best needs prompts.validate"),
+        ({"stop": {"patience": 1}}, "needs prompts.validate"),
+        ({"arms": ["placebo"]}, "unknown arm 'placebo'; known: random_selection"),
+        ({"arms": ["random_selection", "random_selection"]}, "named twice"),
+        ({"select": {"rule": "random"}}, "rule: random needs count"),
+        ({"select": {"finish_reasons": []}}, "finish_reasons is empty"),
+        ({"evaluate": {"ks": [16], "num_samples": 8}}, "pass@16 of num_samples 8"),
+        ({"prompts": {"train": "a.jsonl", "format": "text", "system": "Be brief."}}, "system needs format: chat"),
+        ({"name": "../up"}, "cannot name a folder"),
+        ({"score": {}}, "score.scorers: is missing"),
+        ({"model": {"path": "m", "trust_remote_code": "perhaps"}}, "model.trust_remote_code"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_the_remedy(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(minimal(**changes))
+    assert said in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_every_knob_is_documented() -> None:
+    from pydantic import BaseModel
+
+    from selftrain import config
+
+    for section in vars(config).values():
+        if isinstance(section, type) and issubclass(section, BaseModel) and section.__module__ == config.__name__:
+            for name, field in section.model_fields.items():
+                # Groups explain themselves where they are defined; a test of this file would only repeat their names.
+                assert (
+                    field.description
+                    or section is config.Config
+                    or name in {"project", "entity", "group", "tags", "name"}
+                ), f"{section.__name__}.{name}"

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config import PromptsConfig
+from selftrain.errors import ConfigError, DataError, SelftrainError
+from selftrain.prompts import load, of_round
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path.name
+
+
+def rows(start: int, count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"{n}?", "reference": n + 1} for n in range(start, start + count)]
+
+
+def config(**knobs: Any) -> PromptsConfig:
+    return PromptsConfig.model_validate({"format": "text", **knobs})
+
+
+def test_text_prompts_take_template_examples_and_numbers_as_references(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"a": 1, "b": 2, "reference": 3}])
+    few_shot = [{"prompt": "0 + 1 =", "completion": " 1"}]
+    sets = load(config(train="a.jsonl", template="{a} + {b} =", few_shot=few_shot), tmp_path)
+    (prompt,) = sets.train.prompts
+    assert prompt.text == "0 + 1 = 1\n1 + 2 ="
+    assert prompt.reference == "3"
+    assert prompt.metadata == {"a": 1, "b": 2}
+
+
+def test_chat_prompts_put_the_system_message_and_examples_first(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 1))
+    knobs = {"format": "chat", "system": "Be brief.", "few_shot": [{"prompt": "q", "completion": "r"}]}
+    (prompt,) = load(config(train="a.jsonl", **knobs), tmp_path).train.prompts
+    assert prompt.messages is not None
+    assert [(one.role, one.content) for one in prompt.messages] == [
+        ("system", "Be brief."),
+        ("user", "q"),
+        ("assistant", "r"),
+        ("user", "0?"),
+    ]
+
+
+def test_an_id_is_of_the_content_without_reference_examples_or_place(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": "x", "reference": "1"}])
+    write(tmp_path / "b.jsonl", [{"prompt": "y", "reference": "1"}, {"prompt": "x", "reference": "2"}])
+    first = load(config(train="a.jsonl"), tmp_path).train.prompts[0]
+    second = load(config(train="b.jsonl", few_shot=[{"prompt": "q", "completion": "r"}]), tmp_path).train.prompts[1]
+    assert first.id == second.id
+
+
+def test_duplicates_collapse_and_are_counted_but_not_with_two_references(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 3) + rows(0, 2))
+    train = load(config(train="a.jsonl"), tmp_path).train
+    assert (len(train.prompts), train.num_duplicates) == (3, 2)
+    write(tmp_path / "a.jsonl", [{"prompt": "x", "reference": "1"}, {"prompt": "x", "reference": "2"}])
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: the same prompt came before with another reference"):
+        load(config(train="a.jsonl"), tmp_path)
+
+
+def test_overlap_is_an_error_that_names_the_prompt_or_leaves_training(tmp_path: Path) -> None:
+    def source(name: str, pairs: list[tuple[int, int]]) -> dict[str, Any]:
+        data = [{"prompt": f"{a}+{b}", "reference": a + b, "key": sorted((a, b))} for a, b in pairs]
+        return {"path": write(tmp_path / name, data), "columns": {"identity": "key"}}
+
+    sets = {"train": source("a.jsonl", [(1, 2), (3, 4)]), "test": source("b.jsonl", [(2, 1), (5, 6)])}
+    with pytest.raises(DataError, match=r"1 of the train prompts are also in prompts\.test, for example '1\+2'"):
+        load(config(**sets), tmp_path)
+    train = load(config(**sets, overlap="drop_from_train"), tmp_path).train
+    assert [one.text for one in train.prompts] == ["3+4"]
+    assert train.num_overlapping == 1
+
+
+def test_held_out_sets_may_never_overlap_each_other(tmp_path: Path) -> None:
+    for name, data in (("a", rows(0, 2)), ("b", rows(5, 2)), ("c", rows(6, 2))):
+        write(tmp_path / f"{name}.jsonl", data)
+    with pytest.raises(DataError, match=r"validate prompts are also in prompts\.test"):
+        load(config(train="a.jsonl", validate="b.jsonl", test="c.jsonl", overlap="drop_from_train"), tmp_path)
+
+
+def test_rounds_take_fresh_prompts_until_the_set_is_used_up(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 10))
+    knobs = config(train="a.jsonl", per_round=4)
+    train = load(knobs, tmp_path).train
+    drawn = [of_round(train, knobs, seed=1, round_number=number) for number in (1, 2, 3)]
+    assert [len(one) for one in drawn] == [4, 4, 4]
+    first_ten = [one.id for part in drawn for one in part][:10]
+    assert len(set(first_ten)) == 10
+    assert all(len({one.id for one in part}) == 4 for part in drawn)
+    assert of_round(train, knobs, seed=2, round_number=1) != drawn[0]
+
+
+def test_which_prompts_a_round_uses_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 10))
+    write(tmp_path / "b.jsonl", rows(0, 10)[::-1])
+    knobs = config(train="a.jsonl", per_round=4)
+    one = of_round(load(knobs, tmp_path).train, knobs, seed=1, round_number=2)
+    other = of_round(load(config(train="b.jsonl"), tmp_path).train, knobs, seed=1, round_number=2)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("content", "knobs", "said"),
+    [
+        ("", {}, "it is empty"),
+        ("{}\n", {}, "has no column 'reference'"),
+        ('{"reference": 1, "question": "x"}\n', {}, "has no column 'prompt'.*it has: reference, question"),
+        ('{"reference": 1}\n', {"template": "{question}"}, "has no column 'question'"),
+        ("not json\n", {}, "line 1 is not JSON"),
+        ("[1]\n", {}, "every line must be an object"),
+        ('{"prompt": ["x"], "reference": 1}\n', {}, "the prompt must be text or a number, not list"),
+        ('{"messages": "x", "reference": 1}\n', {}, "must be a list of"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}], "reference": 1}\n', {}, "images are not"),
+        ('{"messages": [{"role": "assistant", "content": "x"}], "reference": 1}\n', {}, "the last message is"),
+        ('{"prompt": "\\ud800", "reference": 1}\n', {}, "not plain JSON text"),
+    ],
+)
+def test_bad_data_is_refused_with_file_line_and_column(
+    tmp_path: Path, content: str, knobs: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(DataError, match=said):
+        load(config(train="a.jsonl", **knobs), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("missing.jsonl", "there is no file"),
+        ("data.txt", r"give a \.jsonl file"),
+        ("missing.py:rows", "there is no file"),
+        ("rows.py:nothing", "defines no function 'nothing'; it has: fail, numbers"),
+        ("rows.py:fail", "raised RuntimeError: no disk"),
+        ("rows.py:numbers", "row 1 of .* is a int"),
+    ],
+)
+def test_a_source_that_cannot_be_read_says_why(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "rows.py").write_text(
+        "def fail():\n    raise RuntimeError('no disk')\ndef numbers():\n    return [1]\n"
+    )
+    with pytest.raises((ConfigError, DataError), match=said) as error:
+        load(config(train=source), tmp_path)
+    assert isinstance(error.value, SelftrainError)
