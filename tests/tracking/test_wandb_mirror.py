@@ -169,7 +169,7 @@ def test_a_killed_mirror_is_started_again_once_and_the_run_never_waits_for_it(tm
         wait_for(lambda pid=mirror_pid: "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[-1])
         started = time.monotonic()
         tracker.log(rows_of(number))
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 1.0
     tracker.close()
     assert "was started again" in warnings[0]
     assert "the run is unaffected" in warnings[1]
@@ -204,9 +204,9 @@ def test_without_a_server_the_run_goes_on_and_is_mirrored_offline(tmp_path, monk
         warn=warnings.append,
         start_seconds=2.0,
     )
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1.0
     mirror.close()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 25
     (warning,) = warnings
     assert warning.startswith("Weights & Biases could not start online (")
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in warning
