@@ -12,10 +12,14 @@ from typing import Any
 import yaml
 
 ANSWERS = '''
+import zlib
+
+
 def answer(prompt, seed, policy_round):
-    """Right more often after every round: seed decides, so equal seeds give equal answers."""
+    """Right more often after every round. Equal seeds give equal answers; the seed of greedy answers is 0."""
+    luck = (seed or zlib.crc32(prompt.id.encode())) % 10
     right = prompt.reference
-    return right if seed % 10 < 3 + 2 * policy_round else str(int(right) + 1 + seed % 3)
+    return right if luck < 3 + 2 * policy_round else str(int(right) + 1 + luck % 3)
 '''
 
 
