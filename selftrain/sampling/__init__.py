@@ -1,0 +1,55 @@
+"""Sampling: candidates drawn from the current policy, block by block.
+
+- `transformers_engine`  our own decode loop over a transformers model: shared prefix and prompts prefilled once
+- `scripted`             answers from a function, no model: for tests of recipes and of the loop
+- `race`                 how a token is drawn: an exponential race that rounding does not disturb
+- `cache`                the key-value cache of a block
+- `stopping`             when a candidate ends, and what its text is
+
+An engine is a class made from (SampleConfig, a function that gives the bench, the recipe's folder).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from selftrain.config import SampleConfig
+from selftrain.errors import ConfigError
+from selftrain.records import Block, Candidate, Prompt
+
+if TYPE_CHECKING:
+    from selftrain.models import Bench
+
+SAMPLERS: dict[str, str] = {
+    "transformers": "selftrain.sampling.transformers_engine:TransformersSampler",
+    "scripted": "selftrain.sampling.scripted:ScriptedSampler",
+}
+
+
+class Sampler(Protocol):
+    """Draws candidates. The same block and policy give the same candidates, alone or after others, in any order."""
+
+    @property
+    def context_length(self) -> int | None:
+        """Longest prompt and completion together, in tokens; None: no limit."""
+
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt as token ids, ready for completion."""
+
+    def sample(self, block: Block) -> tuple[Candidate, ...]:
+        """`num_candidates` per prompt, in the order of prompts and, within one, of index."""
+
+
+def build(config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path) -> Sampler:
+    """The engine that `sample.engine` names. `plugin_dir`: where relative plug-in paths start."""
+    if config.engine not in SAMPLERS:
+        close = difflib.get_close_matches(config.engine, SAMPLERS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(SAMPLERS)}"
+        raise ConfigError(f"sample.engine: there is no engine {config.engine!r}; {hint}")
+    module, _, name = SAMPLERS[config.engine].partition(":")
+    sampler: Sampler = getattr(importlib.import_module(module), name)(config, bench_factory, plugin_dir)
+    return sampler

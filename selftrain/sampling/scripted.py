@@ -1,0 +1,91 @@
+"""The scripted engine: answers come from a function instead of a model. For tests of recipes and of the loop.
+
+Tokens are UTF-8 bytes, and 256 is the stop token; every log-probability is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.config import SampleConfig
+from selftrain.errors import ConfigError, DataError
+from selftrain.plugins import load_function
+from selftrain.records import Block, Candidate, FinishReason, Prompt, SamplingParameters
+
+if TYPE_CHECKING:
+    from selftrain.models import Bench
+
+STOP_TOKEN = 256
+
+
+def one_digit(prompt: Prompt, seed: int, policy_round: int) -> str:
+    """The answer where no function is given: a digit that depends on the seed alone."""
+    return str(seed % 10)
+
+
+class ScriptedSampler:
+    """Answers of `params.function`: `f(prompt: Prompt, seed: int, policy_round: int) -> str`.
+
+    Greedy sampling (temperature 0) passes the seed 0, so that all candidates of a prompt are equal.
+    """
+
+    def __init__(self, config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path) -> None:
+        unknown = sorted(set(config.params) - {"function"})
+        if unknown:
+            raise ConfigError(f"sample.params: the scripted engine has no {unknown[0]!r}; it takes `function` alone")
+        reference = config.params.get("function")
+        self._answer: Callable[[Prompt, int, int], str] = (
+            one_digit if reference is None else load_function(str(reference), plugin_dir)
+        )
+
+    @property
+    def context_length(self) -> None:
+        """No limit."""
+
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's bytes; of messages, one line `role: content` each."""
+        if prompt.messages is None:
+            return tuple((prompt.text or "").encode())
+        return tuple("".join(f"{message.role}: {message.content}\n" for message in prompt.messages).encode())
+
+    def sample(self, block: Block) -> tuple[Candidate, ...]:
+        """Ask the function once per candidate. DataError when it answers anything but text."""
+        return tuple(
+            self._candidate(block, position, index)
+            for position in range(len(block.prompts))
+            for index in range(block.num_candidates)
+        )
+
+    def _candidate(self, block: Block, position: int, index: int) -> Candidate:
+        prompt, seed = block.prompts[position], block.seeds[position][index]
+        answer = self._answer(prompt, seed if block.parameters.temperature else 0, block.policy.round)
+        if not isinstance(answer, str):
+            raise DataError(f"sample.params.function answered prompt {prompt.id} with {answer!r}; it must return a str")
+        ids, text, reason = _finish(answer, block.parameters)
+        return Candidate(
+            id=block.candidate_ids[position][index],
+            prompt_id=prompt.id,
+            index=index,
+            wave=block.wave,
+            text=text,
+            prompt_token_ids=block.prompt_token_ids[position],
+            completion_token_ids=ids,
+            finish_reason=reason,
+            seed=seed,
+            policy_digest=block.policy.digest,
+            logprobs=(0.0,) * len(ids),
+        )
+
+
+def _finish(answer: str, parameters: SamplingParameters) -> tuple[tuple[int, ...], str, FinishReason]:
+    """Token ids, text and finish reason: what a model that writes `answer` and then stops would leave."""
+    ends = [answer.index(stop) + len(stop) for stop in parameters.stop_strings if stop in answer]
+    written = answer[: min(ends)] if ends else answer
+    ids = (*written.encode(), *([] if ends else [STOP_TOKEN]))
+    if len(ids) > parameters.max_new_tokens:
+        ids = ids[: parameters.max_new_tokens]
+        return ids, bytes(ids).decode(errors="replace"), "length"
+    starts = [written.index(stop) for stop in parameters.stop_strings if stop in written]
+    return ids, written[: min(starts)] if starts else written, "stop_string" if ends else "stop_token"

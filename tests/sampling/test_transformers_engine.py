@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from blocks import BASE, block_of, chat, plain
+from peft import LoraConfig, get_peft_model
+from tiny_models import build_model, build_tokenizer
+
+from selftrain.config import ModelConfig, SampleConfig
+from selftrain.errors import ConfigError, DataError, PhaseError
+from selftrain.models import Bench, adapter_digest, write_probe
+from selftrain.records import Candidate, Policy, Prompt
+from selftrain.sampling.transformers_engine import TransformersSampler
+
+RAGGED = ("1 + 2 =", "what is 10 + 20 ?", "the quick brown fox jumps over the lazy dog", "7")
+
+
+def sampler_of(bench: Bench, **knobs: object) -> TransformersSampler:
+    return TransformersSampler(SampleConfig(**knobs), lambda: bench, Path())  # type: ignore[arg-type]
+
+
+def generated(bench: Bench, prompt: tuple[int, ...], new_tokens: int) -> tuple[int, ...]:
+    """What `model.generate` decodes greedily, alone and unpadded."""
+    model = bench.mount(BASE)
+    ids = model.generate(  # type: ignore[operator]
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        eos_token_id=list(bench.stop_token_ids),
+        pad_token_id=0,
+    )
+    return tuple(ids[0, len(prompt) :].tolist())
+
+
+def raw_logprobs(bench: Bench, one: Candidate) -> list[float]:
+    ids = torch.tensor([one.prompt_token_ids + one.completion_token_ids])
+    with torch.no_grad():
+        logprobs = bench.mount(BASE)(input_ids=ids).logits[0].log_softmax(-1)
+    start = len(one.prompt_token_ids) - 1
+    return [logprobs[start + at, token].item() for at, token in enumerate(one.completion_token_ids)]
+
+
+def windowed_bench(folder: Path) -> Bench:
+    """A model whose attention is a sliding window of 8 tokens."""
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    folder.mkdir()
+    build_tokenizer(folder, chat=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        sliding_window=8,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MistralForCausalLM(config).save_pretrained(folder)
+    return Bench(ModelConfig(path=str(folder), device="cpu"))
+
+
+@pytest.mark.parametrize("shared", [0, 4])
+@pytest.mark.parametrize("kind", ["chat", "chat eager", "text", "window"])
+def test_greedy_decoding_equals_generate_for_ragged_prompts(
+    kind: str, shared: int, chat_bench: Bench, chat_folder: Path, text_bench: Bench, tmp_path: Path
+) -> None:
+    bench = {
+        "chat": lambda: chat_bench,
+        "chat eager": lambda: Bench(ModelConfig(path=str(chat_folder), device="cpu", attn_implementation="eager")),
+        "text": lambda: text_bench,
+        "window": lambda: windowed_bench(tmp_path / "window"),
+    }[kind]()
+    prompts = plain(*("1 + 2 and " + text for text in RAGGED)) if kind == "text" else chat(*RAGGED)
+    sampler = sampler_of(bench)
+    block = block_of(
+        sampler, prompts, num_candidates=2, temperature=0.0, max_new_tokens=20, shared_prefix_length=shared
+    )
+    assert len({ids[:shared] for ids in block.prompt_token_ids}) == 1
+    for one in sampler.sample(block):
+        assert one.completion_token_ids == generated(bench, one.prompt_token_ids, 20)
+
+
+@pytest.mark.parametrize("shared", [0, 4])
+def test_logprobs_are_those_of_a_plain_forward_pass(chat_bench: Bench, shared: int) -> None:
+    sampler = sampler_of(chat_bench)
+    block = block_of(
+        sampler, chat(*RAGGED), temperature=0.6, top_p=0.8, top_k=20, min_p=0.01, shared_prefix_length=shared
+    )
+    for one in sampler.sample(block):
+        assert one.logprobs == pytest.approx(raw_logprobs(chat_bench, one), abs=1e-4)
+
+
+def test_sharing_a_prefix_changes_no_candidate(chat_bench: Bench) -> None:
+    sampler = sampler_of(chat_bench)
+    prompts = chat(*(f"{number} + {number} =" for number in range(20)))
+    block = block_of(sampler, prompts, num_candidates=4, max_new_tokens=20)
+    shared = replace(block, shared_prefix_length=5)
+    assert len({ids[:5] for ids in block.prompt_token_ids}) == 1
+    pairs = list(zip(sampler.sample(block), sampler.sample(shared), strict=True))
+    same = sum(one.completion_token_ids == other.completion_token_ids for one, other in pairs)
+    assert same >= len(pairs) - 1
+
+
+def test_a_prefix_is_prefilled_once_for_all_blocks_of_a_policy(chat_folder: Path) -> None:
+    bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
+    shapes: list[tuple[int, ...]] = []
+    bench.mount(BASE).register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    sampler = sampler_of(bench)
+    first = block_of(sampler, chat("1 + 2 =", "3 + 4 ="), max_new_tokens=1, shared_prefix_length=4)
+    second = block_of(sampler, chat("5 + 6 =", "7 + 8 ="), max_new_tokens=1, shared_prefix_length=4)
+    sampler.sample(first)
+    sampler.sample(second)
+    suffix = (2, len(first.prompt_token_ids[0]) - 4)
+    assert shapes == [(1, 4), suffix, suffix]
+
+
+def test_a_whole_prompt_may_be_the_shared_prefix(chat_bench: Bench) -> None:
+    sampler = sampler_of(chat_bench)
+    block = block_of(sampler, chat("1 + 2 ="), num_candidates=2, temperature=0.0)
+    whole = replace(block, shared_prefix_length=len(block.prompt_token_ids[0]))
+    assert [one.text for one in sampler.sample(whole)] == [one.text for one in sampler.sample(block)]
+
+
+def test_ended_candidates_leave_without_a_trace_in_the_others(chat_bench: Bench) -> None:
+    """Half of the vocabulary stops, so that rows leave at almost every step."""
+    stops = tuple(range(160, 320))
+    sampler = sampler_of(chat_bench, stop_token_ids=stops)
+    block = block_of(sampler, chat(*RAGGED), num_candidates=16, max_new_tokens=30)
+    candidates = sampler.sample(block)
+    lengths = [len(one.completion_token_ids) for one in candidates]
+    assert min(lengths) == 1
+    assert max(lengths) > 4
+    for one in candidates:
+        assert one.logprobs == pytest.approx(raw_logprobs(chat_bench, one), abs=1e-4)
+        assert not set(one.completion_token_ids[:-1]) & set(stops)
+        if one.finish_reason == "stop_token":
+            assert one.completion_token_ids[-1] in {*stops, *chat_bench.stop_token_ids}
+            assert one.text == chat_bench.decode(one.completion_token_ids[:-1])
+
+
+def test_a_stop_string_ends_a_sampled_candidate(chat_bench: Bench) -> None:
+    sampler = sampler_of(chat_bench)
+    free = sampler.sample(block_of(sampler, chat(*RAGGED), num_candidates=8, max_new_tokens=30))
+    stopped = sampler.sample(block_of(sampler, chat(*RAGGED), num_candidates=8, max_new_tokens=30, stop_strings=("1",)))
+    ended = 0
+    for before, after in zip(free, stopped, strict=True):
+        if "1" in before.text:
+            ended += 1
+            assert (after.finish_reason, after.text) == ("stop_string", before.text[: before.text.index("1")])
+            assert before.completion_token_ids[: len(after.completion_token_ids)] == after.completion_token_ids
+            assert "1" in chat_bench.decode(after.completion_token_ids)
+        else:
+            assert after.text == before.text
+    assert ended > 3
+
+
+def test_the_models_own_generation_config_changes_nothing(chat_folder: Path, chat_bench: Bench) -> None:
+    bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
+    generation = bench.mount(BASE).generation_config
+    block = block_of(sampler_of(chat_bench), chat(*RAGGED))
+    expected = sampler_of(chat_bench).sample(block)
+    sampler = sampler_of(bench)
+    sampler.sample(block)
+    generation.top_k, generation.temperature, generation.do_sample = 1, 0.01, False
+    assert sampler.sample(block) == expected
+
+
+def test_a_greedy_generation_config_on_disk_does_not_make_sampling_greedy(tmp_path: Path, chat_bench: Bench) -> None:
+    folder = build_model(tmp_path / "model", chat=True)
+    (folder / "generation_config.json").write_text('{"top_k": 1, "do_sample": true, "eos_token_id": 1}')
+    bench = Bench(ModelConfig(path=str(folder), device="cpu"))
+    block = block_of(sampler_of(chat_bench), chat(*RAGGED))
+    assert sampler_of(bench).sample(block) == sampler_of(chat_bench).sample(block)
+
+
+def test_top_k_one_is_greedy(chat_bench: Bench) -> None:
+    sampler = sampler_of(chat_bench)
+    greedy = sampler.sample(block_of(sampler, chat(*RAGGED), temperature=0.0))
+    top = sampler.sample(block_of(sampler, chat(*RAGGED), temperature=1.5, top_k=1))
+    assert [one.completion_token_ids for one in top] == [one.completion_token_ids for one in greedy]
+
+
+def test_the_end_of_the_context_is_a_length_limit(tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(build_model(tmp_path / "short", context=80)), device="cpu"))
+    sampler = sampler_of(bench)
+    for one in sampler.sample(block_of(sampler, chat(*RAGGED), max_new_tokens=200)):
+        assert len(one.prompt_token_ids) + len(one.completion_token_ids) <= 80
+        if one.finish_reason == "length":
+            assert len(one.prompt_token_ids) + len(one.completion_token_ids) == 80
+
+
+def test_a_prompt_that_fills_the_context_is_refused(tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(build_model(tmp_path / "short", context=16)), device="cpu"))
+    sampler = sampler_of(bench)
+    with pytest.raises(DataError, match="leaves no room for an answer"):
+        sampler.sample(block_of(sampler, chat("a very long question " * 5)))
+
+
+def test_a_policy_of_nans_fails_the_phase(tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(build_model(tmp_path / "model")), device="cpu"))
+    with torch.no_grad():
+        next(bench.mount(BASE).parameters()).fill_(math.nan)
+    sampler = sampler_of(bench)
+    with pytest.raises(PhaseError, match="NaN or infinite logits at step 0"):
+        sampler.sample(block_of(sampler, chat("1 + 2 =")))
+
+
+def test_engine_parameters_are_refused(chat_bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="takes none"):
+        sampler_of(chat_bench, params={"function": "x.py:f"})
+
+
+def save_adapter(bench: Bench, folder: Path, seed: int) -> Policy:
+    torch.manual_seed(seed)
+    model = get_peft_model(bench.unmount(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(folder)
+    write_probe(folder, model, bench)
+    bench.unmount()
+    return Policy(model="tiny", adapter=str(folder), round=1, digest=adapter_digest(folder))
+
+
+def test_candidates_are_of_the_blocks_policy_whatever_was_sampled_before(chat_folder: Path, tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
+    policies = [BASE, save_adapter(bench, tmp_path / "one", 1), save_adapter(bench, tmp_path / "two", 2)]
+    sampler = sampler_of(bench)
+    blocks = [block_of(sampler, chat(*RAGGED), policy=policy, shared_prefix_length=4) for policy in policies]
+    once = [sampler.sample(block) for block in blocks]
+    assert len({tuple(one.text for one in candidates) for candidates in once}) == 3
+    assert [sampler.sample(block) for block in reversed(blocks)] == once[::-1]
+
+
+def test_a_probe_of_another_adapter_stops_the_phase(chat_folder: Path, tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
+    policy = save_adapter(bench, tmp_path / "one", 1)
+    save_adapter(bench, tmp_path / "two", 2)
+    (tmp_path / "one" / "probe.json").write_bytes((tmp_path / "two" / "probe.json").read_bytes())
+    sampler = sampler_of(bench)
+    with pytest.raises(PhaseError, match="not the trained policy"):
+        sampler.sample(block_of(sampler, chat("7"), policy=policy))
+
+
+def test_render_is_the_benches(chat_bench: Bench) -> None:
+    prompt: Prompt = chat("7")[0]
+    assert sampler_of(chat_bench).render(prompt) == chat_bench.render(prompt)
+    assert sampler_of(chat_bench).context_length == 256
