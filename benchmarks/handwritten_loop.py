@@ -37,7 +37,7 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
 from trl import SFTConfig, SFTTrainer  # noqa: E402
 
-FEW_SHOT = "28 + 57 = 85\n64 + 83 = 147\n"
+FEW_SHOT = "28 + 57 = 85\n"
 
 
 class Clock:
@@ -69,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--select", choices=("correct", "random"), default="correct")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--scheduler", default="linear")
-    parser.add_argument("--train-batch", type=int, default=16)
+    parser.add_argument("--train-batch", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--lora-r", type=int, default=16)
     parser.add_argument("--lora-alpha", type=int, default=32)
