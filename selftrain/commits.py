@@ -61,7 +61,7 @@ class Commits:
             return receipt
         self.world.check()
         started = time.monotonic()
-        fingerprint = digest(self._ingredients(arm, round_number, phase, inputs))
+        fingerprint = digest(self._ingredients(round_number, phase, inputs))
         with self.terminal.phase(phase, total or None, unit, arm=arm.name, round=round_number) as display:
             made = make(fingerprint, display)
         return self.commit(arm, round_number, phase, name, inputs, made, seconds=time.monotonic() - started)
@@ -71,7 +71,7 @@ class Commits:
         key = arm.key(round_number, name)
         receipt = self.run.receipt(key)
         if receipt is not None:
-            ingredients = self._ingredients(arm, round_number, phase, inputs)
+            ingredients = self._ingredients(round_number, phase, inputs)
             if receipt.fingerprint != digest(ingredients):
                 raise refusal(key, differences(receipt.ingredients, ingredients), self.run.path)
             arm.receipts[key] = receipt
@@ -90,7 +90,7 @@ class Commits:
     ) -> Receipt:
         """Write the receipt of what was made, and tell the tracker."""
         key = arm.key(round_number, name)
-        ingredients = self._ingredients(arm, round_number, phase, inputs)
+        ingredients = self._ingredients(round_number, phase, inputs)
         receipt = self.run.commit(
             Receipt(
                 key=key,
@@ -111,8 +111,8 @@ class Commits:
         self.tracker.log(self.history.rows([receipt]))
         return receipt
 
-    def _ingredients(self, arm: Arm, round_number: int, phase: str, inputs: Mapping[str, str]) -> dict[str, Any]:
-        return {"config": self.fingerprints.part(phase, round_number, arm.name), "inputs": dict(inputs)}
+    def _ingredients(self, round_number: int, phase: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+        return {"config": self.fingerprints.part(phase, round_number), "inputs": dict(inputs)}
 
     def is_committed(self, arm: Arm, round_number: int) -> bool:
         """Whether anything of that round is committed."""

@@ -242,7 +242,7 @@ class TrainConfig(Section):
     lora: dict[str, Any] = Field(default_factory=dict)
     """Any field of peft.LoraConfig. Ours by default: r 16, lora_alpha 32, target_modules all-linear."""
     sft: dict[str, Any] = Field(default_factory=dict)
-    """Any other field of trl.SFTConfig: warmup_steps, lr_scheduler_type, weight_decay, optim, packing, ..."""
+    """Any other field of trl.SFTConfig: warmup_steps, lr_scheduler_type, weight_decay, optim, ..."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> TrainConfig:
@@ -398,3 +398,9 @@ def resolved(section: T, round_number: int) -> T:
     """The section with every schedule replaced by its value in that round (1-based)."""
     assert isinstance(section, Section)
     return type(section).model_validate(at_round(section, round_number))
+
+
+def one(value: PerRound[T]) -> T:
+    """The value of a schedule that `resolved` has reduced to one."""
+    assert not isinstance(value, tuple)
+    return value

@@ -6,7 +6,7 @@ and the choice of what a fork may keep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,21 @@ class Fingerprints:
         function = config.sample.params.get("function")
         self._engine_source = plugins.source_digest(function, folder) if isinstance(function, str) else None
 
-    def part(self, phase: str, round_number: int, arm: str) -> dict[str, Any]:
-        """The configuration that can change the output of that phase in that round of that arm."""
-        parts = {
+    def part(self, phase: str, round_number: int) -> dict[str, Any]:
+        """The configuration that can change the output of that phase in that round."""
+        parts: dict[str, Callable[[int], dict[str, Any]]] = {
             "sample": self._sample,
             "score": self._score,
             "select": self._select,
             "train": self._train,
             "evaluate": self._evaluate,
             "evaluate-sampled": self._evaluate_sampled,
-            "round": lambda _round, _arm: {},
+            "round": self._nothing,
         }
-        return parts[phase](max(round_number, 1), arm)
+        return parts[phase](max(round_number, 1))
+
+    def _nothing(self, round_number: int) -> dict[str, Any]:
+        return {}
 
     def _model(self) -> dict[str, Any]:
         model = self._config.model.model_dump(mode="json")
@@ -54,7 +57,7 @@ class Fingerprints:
         names = ("engine", "params", "stop_strings", "stop_token_ids")
         return {"model": self._model(), "source": self._engine_source, **{name: sample[name] for name in names}}
 
-    def _sample(self, round_number: int, arm: str) -> dict[str, Any]:
+    def _sample(self, round_number: int) -> dict[str, Any]:
         # Fresh prompts start where the earlier rounds ended, so the whole schedule up to here counts.
         per_round = [at_round(self._config.prompts, one)["per_round"] for one in range(1, round_number + 1)]
         return {
@@ -65,23 +68,23 @@ class Fingerprints:
             "prompts": {"train": self._prompts["train"], "format": self._config.prompts.format, "per_round": per_round},
         }
 
-    def _score(self, round_number: int, arm: str) -> dict[str, Any]:
+    def _score(self, round_number: int) -> dict[str, Any]:
         return {**self._scoring(), "prompts": {"train": self._prompts["train"]}}
 
     def _scoring(self) -> dict[str, Any]:
         return {"score": fingerprinted(self._config.score), "sources": self._plugins}
 
-    def _select(self, round_number: int, arm: str) -> dict[str, Any]:
+    def _select(self, round_number: int) -> dict[str, Any]:
         return {"seed": self._config.seed, "select": fingerprinted(self._config.select, round_number)}
 
-    def _train(self, round_number: int, arm: str) -> dict[str, Any]:
+    def _train(self, round_number: int) -> dict[str, Any]:
         return {
             "seed": self._config.seed,
             "model": self._model(),
             "train": fingerprinted(self._config.train, round_number),
         }
 
-    def _evaluate(self, round_number: int, arm: str) -> dict[str, Any]:
+    def _evaluate(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")
         return {
             "seed": self._config.seed,
@@ -94,14 +97,14 @@ class Fingerprints:
             **self._scoring(),
         }
 
-    def _evaluate_sampled(self, round_number: int, arm: str) -> dict[str, Any]:
+    def _evaluate_sampled(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")
         del evaluate["sampled_rounds"]
-        return {**self._evaluate(round_number, arm), "evaluate": evaluate}
+        return {**self._evaluate(round_number), "evaluate": evaluate}
 
     def changes(self, receipt: Receipt) -> list[str]:
         """One line per knob that differs from what the committed phase was made with."""
-        return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round, receipt.arm))
+        return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round))
 
     def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
         """Raise ConfigError, with the differences and the ways on, if some committed phase would come out differently."""

@@ -51,11 +51,10 @@ def run_recipe(
         config = _fork(composed, fingerprints, runs_dir, fork, terminal)
     run = RunDirectory(runs_dir / config.name)
     run.lock()
-    world.listen()
     try:
         fingerprints.require_unchanged(run.receipts(), where=run.path)
         recorded = _record(run, config, composed, prompts)
-        with closing(Rooms(config, composed.folder)) as rooms:
+        with world.listening(), closing(Rooms(config, composed.folder)) as rooms:
             _run(run, config, rooms, prompts, fingerprints, world, terminal, recorded)
     finally:
         run.unlock()

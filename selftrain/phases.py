@@ -10,20 +10,19 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from selftrain import prompts as prompt_room
 from selftrain import selection, tables
 from selftrain.adapters import adapter_digest
 from selftrain.arms import Arm
 from selftrain.commits import Commits, Made
-from selftrain.config import Config, TrainConfig, resolved
+from selftrain.config import Config, TrainConfig, one, resolved
 from selftrain.drawing import Drawing, grouped
 from selftrain.errors import PhaseError
 from selftrain.evaluation import metrics as measured
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.history import STEPS_FILE
-from selftrain.planning import Draw
+from selftrain.planning import Draw, for_pass_at_k, for_training, greedy
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.records import (
     Candidate,
@@ -44,8 +43,6 @@ from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.survivors import buffer, to_survivors
 from selftrain.store import TEMPORARY, file_sha256, publish_folder, write_jsonl
-
-T = TypeVar("T")
 
 
 class Phases:
@@ -85,15 +82,8 @@ class Phases:
         draw = Draw(
             stream=f"{arm.name}/{round_number}/0",
             prompts=self._prompts_of(round_number),
-            num_candidates=_one(knobs.num_candidates),
-            parameters=SamplingParameters(
-                temperature=_one(knobs.temperature),
-                top_p=_one(knobs.top_p),
-                top_k=_one(knobs.top_k),
-                min_p=_one(knobs.min_p),
-                max_new_tokens=_one(knobs.max_new_tokens),
-                stop_strings=knobs.stop_strings,
-            ),
+            num_candidates=one(knobs.num_candidates),
+            parameters=for_training(self.config, round_number),
             block_size=knobs.block_size,
             policy=policy,
         )
@@ -221,19 +211,15 @@ class Phases:
 
     def evaluate(self, arm: Arm, round_number: int, policy: Policy) -> Report:
         """Greedy answers to every held-out prompt."""
-        parameters = SamplingParameters(0.0, 1.0, 0, 0.0, self._evaluation_tokens(), self.config.sample.stop_strings)
-        return self._measure(arm, round_number, policy, "evaluate", parameters, 1, self.prompts.held_out())
+        return self._measure(arm, round_number, policy, "evaluate", greedy(self.config), 1, self.prompts.held_out())
 
     def evaluate_sampled(self, arm: Arm, round_number: int, policy: Policy) -> Report:
         """Sampled answers for pass@k, on the test prompts (or the validation prompts, where there is no test)."""
-        knobs = self.config.evaluate
-        parameters = SamplingParameters(
-            knobs.temperature, knobs.top_p, 0, 0.0, self._evaluation_tokens(), self.config.sample.stop_strings
-        )
+        parameters, num_samples = for_pass_at_k(self.config), self.config.evaluate.num_samples
         held_out = self.prompts.held_out()
         name = "test" if "test" in held_out else "validate"
         sets = {name: held_out[name]} if held_out else {}
-        return self._measure(arm, round_number, policy, "evaluate-sampled", parameters, knobs.num_samples, sets)
+        return self._measure(arm, round_number, policy, "evaluate-sampled", parameters, num_samples, sets)
 
     def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> bool:
         """Commit what the round cost beside generating, scoring, training and evaluating; False if it was before."""
@@ -318,9 +304,6 @@ class Phases:
         judged = {one.candidate_id: one for path in self.run.verified(scores) for one in tables.read(path, Score)}
         return grouped(drawn, by_id(self._prompts_of(round_number)), judged)
 
-    def _evaluation_tokens(self) -> int:
-        return self.config.evaluate.max_new_tokens or _one(resolved(self.config.sample, 1).max_new_tokens)
-
     def _hashes(self, names: list[str]) -> dict[str, str]:
         return {name: file_sha256(self.run.path / name) for name in names}
 
@@ -328,12 +311,6 @@ class Phases:
 def by_id(prompts: tuple[Prompt, ...]) -> dict[str, Prompt]:
     """Prompts by their ids."""
     return {one.id: one for one in prompts}
-
-
-def _one(value: T | tuple[T, ...]) -> T:
-    """The value of a schedule that `resolved` has reduced to one."""
-    assert not isinstance(value, tuple)
-    return value
 
 
 def _words(group: Group) -> str:
@@ -353,5 +330,5 @@ def _num_steps(knobs: TrainConfig, examples: int) -> int:
     return (
         knobs.steps
         if isinstance(knobs.steps, int)
-        else math.ceil(examples / knobs.batch_size * float(_one(knobs.epochs)))
+        else math.ceil(examples / knobs.batch_size * float(one(knobs.epochs)))
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from selftrain.config import Config, one, resolved
 from selftrain.errors import DataError
 from selftrain.records import Block, Policy, Prompt, SamplingParameters, digest, seed_from
 
@@ -28,6 +29,35 @@ class Draw:
     def num_blocks(self) -> int:
         """How many blocks the draw takes."""
         return -(-len(self.prompts) // self.block_size)
+
+
+def for_training(config: Config, round_number: int) -> SamplingParameters:
+    """The distribution that candidates of a round are drawn from."""
+    knobs = resolved(config.sample, round_number)
+    return SamplingParameters(
+        temperature=one(knobs.temperature),
+        top_p=one(knobs.top_p),
+        top_k=one(knobs.top_k),
+        min_p=one(knobs.min_p),
+        max_new_tokens=one(knobs.max_new_tokens),
+        stop_strings=knobs.stop_strings,
+    )
+
+
+def greedy(config: Config) -> SamplingParameters:
+    """Greedy decoding, for pass@1."""
+    return SamplingParameters(0.0, 1.0, 0, 0.0, _evaluation_tokens(config), config.sample.stop_strings)
+
+
+def for_pass_at_k(config: Config) -> SamplingParameters:
+    """The distribution of sampled evaluation."""
+    knobs = config.evaluate
+    tokens = _evaluation_tokens(config)
+    return SamplingParameters(knobs.temperature, knobs.top_p, 0, 0.0, tokens, config.sample.stop_strings)
+
+
+def _evaluation_tokens(config: Config) -> int:
+    return config.evaluate.max_new_tokens or one(resolved(config.sample, 1).max_new_tokens)
 
 
 def blocks(draw: Draw, *, seed: int, render: Callable[[Prompt], TokenIds], context: int | None) -> list[Block]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from selftrain.errors import ConfigError, Interrupted
@@ -31,10 +33,15 @@ class World:
                 "use `selftrain run`, or `accelerate launch --num_processes 1 -m selftrain run`"
             )
 
-    def listen(self) -> None:
-        """Start to catch the signals that ask to stop."""
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._on_signal)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the signals that ask to stop, for as long as the block lasts."""
+        before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None and number != signal.SIGUSR1:

@@ -105,3 +105,18 @@ def results_of(run: Path) -> dict[str, Any]:
     found["metrics.jsonl"] = [without_timings(row) for row in read(run / "metrics.jsonl")]
     found["verdict.json"] = json.loads((run / "verdict.json").read_text())
     return found
+
+
+def run_here(recipe: Path, *overrides: str, runs_dir: Path) -> Path:
+    """Run in this process, without a terminal's output; return the run directory."""
+    from selftrain.compose import compose
+    from selftrain.launch import run_recipe
+
+    run_recipe(str(recipe), layers=[], overrides=overrides, runs_dir=runs_dir, fork=None)
+    return runs_dir / compose(str(recipe), overrides=overrides).config.name
+
+
+def receipt_of(run: Path, key: str) -> dict[str, Any]:
+    folder, _, name = key.rpartition("/")
+    receipt: dict[str, Any] = json.loads((run / "arms" / folder / "receipts" / f"{name}.json").read_text())
+    return receipt
