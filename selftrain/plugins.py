@@ -77,7 +77,8 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
 
 
 def _load_file(path: Path) -> ModuleType:
-    name = f"selftrain_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    # By place and content: an edited file is another module, the same one is loaded once.
+    name = f"selftrain_plugin_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

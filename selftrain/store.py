@@ -138,6 +138,7 @@ class RunDirectory:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
+            file.close()
             raise RunLocked(
                 f"{self.path} is in use by {holder}; wait for it, stop it, or choose another name= for this run"
             ) from None

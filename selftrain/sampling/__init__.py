@@ -44,12 +44,17 @@ class Sampler(Protocol):
         """`num_candidates` per prompt, in the order of prompts and, within one, of index."""
 
 
-def build(config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path) -> Sampler:
-    """The engine that `sample.engine` names. `plugin_dir`: where relative plug-in paths start."""
+def check(config: SampleConfig) -> None:
+    """Raise ConfigError for an engine that does not exist."""
     if config.engine not in SAMPLERS:
         close = difflib.get_close_matches(config.engine, SAMPLERS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(SAMPLERS)}"
         raise ConfigError(f"sample.engine: there is no engine {config.engine!r}; {hint}")
+
+
+def build(config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path) -> Sampler:
+    """The engine that `sample.engine` names. `plugin_dir`: where relative plug-in paths start."""
+    check(config)
     module, _, name = SAMPLERS[config.engine].partition(":")
     sampler: Sampler = getattr(importlib.import_module(module), name)(config, bench_factory, plugin_dir)
     return sampler

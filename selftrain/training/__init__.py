@@ -59,12 +59,17 @@ class Trainer(Protocol):
         ...
 
 
-def build(config: TrainConfig, bench_factory: Callable[[], Bench]) -> Trainer:
-    """The trainer that `train.trainer` names. The bench is made at the first training, not here."""
+def check(config: TrainConfig) -> None:
+    """Raise ConfigError for a trainer that does not exist, or fields that TRL and PEFT do not have."""
     if config.trainer not in TRAINERS:
         close = difflib.get_close_matches(config.trainer, TRAINERS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(TRAINERS)}"
         raise ConfigError(f"train.trainer: there is no trainer {config.trainer!r}; {hint}")
     check_tables(config)
+
+
+def build(config: TrainConfig, bench_factory: Callable[[], Bench]) -> Trainer:
+    """The trainer that `train.trainer` names. The bench is made at the first training, not here."""
+    check(config)
     module, _, name = TRAINERS[config.trainer].partition(":")
     return cast(Trainer, getattr(importlib.import_module(module), name)(bench_factory))
