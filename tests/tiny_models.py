@@ -8,7 +8,9 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-CORPUS = [f"{a} + {b} = {a + b}\n" for a in range(30) for b in range(30)] + ["the quick brown fox jumps over the lazy dog"]
+CORPUS = [f"{a} + {b} = {a + b}\n" for a in range(30) for b in range(30)] + [
+    "the quick brown fox jumps over the lazy dog"
+]
 
 
 def build_tokenizer(folder: Path, *, chat: bool) -> None:
@@ -21,14 +23,19 @@ def build_tokenizer(folder: Path, *, chat: bool) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     if not chat:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
         )
-    names = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"} if chat else {"bos_token": "<s>", "eos_token": "</s>"}
+    names = (
+        {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"} if chat else {"bos_token": "<s>", "eos_token": "</s>"}
+    )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
     if chat:
         fast.chat_template = CHATML
