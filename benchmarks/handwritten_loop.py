@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-per-prompt", type=int, default=2)
     parser.add_argument("--dedup", action="store_true", help="keep equal answers to one prompt once")
     parser.add_argument("--select", choices=("correct", "random"), default="correct")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--scheduler", default="linear")
     parser.add_argument("--train-batch", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
