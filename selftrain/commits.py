@@ -21,7 +21,7 @@ from selftrain.world import World
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a phase made, before its receipt: files by path relative to the run, rows, metrics, and the output digest."""
+    """What a phase made, before its receipt: files by path relative to the run, rows, metrics, the output digest."""
 
     files: Mapping[str, str]
     rows: int

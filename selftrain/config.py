@@ -189,7 +189,7 @@ class SelectConfig(Section):
     buffer: Literal["replace", "append"] = "replace"
     """Train on this round's survivors, or on those of all rounds so far."""
     rule: Literal["threshold", "best_of_n", "top_k", "all", "random"] = "threshold"
-    """By value: all from `threshold` up, each prompt's best, each prompt's `top_k` best; or all, or `count` at random."""
+    """By value: all from `threshold` up, each prompt's best or `top_k` best; or all, or `count` at random."""
     threshold: PerRound[float] = 1.0
     """Rule `threshold`: keep values of at least this."""
     top_k: PerRound[Annotated[int, Field(ge=1)]] = 1

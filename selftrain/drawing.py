@@ -20,7 +20,7 @@ from selftrain.world import World
 
 
 class Drawing:
-    """Draws and judges for one run. `busy_seconds` counts time inside the sampler and the scorer, `drawn_tokens` what was sampled."""
+    """Draws and judges for one run. `busy_seconds`: inside the sampler and scorer."""
 
     def __init__(self, rooms: Rooms, run_path: Path, world: World, *, seed: int, max_unscored_rate: float) -> None:
         self._rooms = rooms

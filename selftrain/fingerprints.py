@@ -107,13 +107,13 @@ class Fingerprints:
         return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round))
 
     def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
-        """Raise ConfigError, with the differences and the ways on, if some committed phase would come out differently."""
+        """Raise ConfigError, with the differences and the ways on, if a committed phase would come out differently."""
         for receipt in receipts:
             if changed := self.changes(receipt):
                 raise refusal(receipt.key, changed, where)
 
     def keepable(self, receipts: Sequence[Receipt]) -> list[Receipt]:
-        """The receipts, in order, whose configuration is the same and whose inputs come from receipts that are kept too."""
+        """The receipts, in order, whose configuration is the same and whose inputs are kept too."""
         made_here = {receipt.output for receipt in receipts}
         products, kept = set[str](), []
         for receipt in receipts:

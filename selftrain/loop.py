@@ -1,6 +1,6 @@
 """The loop: rounds of sample, score, select, train, evaluate, for the main arm and then for each control.
 
-Nothing here knows whether a phase is done now or was done before: `phases` answers with the committed result either way.
+Nothing here knows whether a phase is done now or was done before: `phases` answers with the committed result.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,19 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
     yield f"round 0: {_evaluation(config, prompts, 0)}"
-    for number in range(1, config.rounds + 1):
-        yield f"round {number}: {_round(config, prompts, number)}; {_evaluation(config, prompts, number)}"
+    rounds = [(_round(config, prompts, n), _evaluation(config, prompts, n)) for n in range(1, config.rounds + 1)]
+    for (what, evaluation), same in groupby(enumerate(rounds, 1), key=lambda item: item[1]):
+        numbers = [number for number, _ in same]
+        which = f"round {numbers[0]}" if len(numbers) == 1 else f"rounds {numbers[0]} to {numbers[-1]}, each"
+        yield f"{which}: {what}; {evaluation}"
     for arm in config.arms:
-        yield f"arm {arm.name}: {ARMS[arm.name]}; its own rounds, sharing the candidates of round 1; evaluated at main's headline round and: {arm.evaluate_rounds}"
+        named = (
+            arm.evaluate_rounds if isinstance(arm.evaluate_rounds, str) else ", ".join(map(str, arm.evaluate_rounds))
+        )
+        yield (
+            f"arm {arm.name}: {ARMS[arm.name]}; rounds of its own, sharing the candidates of round 1; "
+            f"evaluated at main's headline round and: {named}"
+        )
     if "validate" in prompts.held_out():
         yield "validate decides which round is best; test is only reported"
     elif prompts.held_out():
@@ -78,10 +88,12 @@ def _round(config: Config, prompts: PromptSets, number: int) -> str:
     amount = f"{train['steps']} steps" if train["steps"] else f"{train['epochs']:g} epoch{'s' * (train['epochs'] != 1)}"
     cap = f", at most {select['max_per_prompt']} per prompt" if select["max_per_prompt"] else ""
     start = {"base": "a new adapter", "previous": "the previous adapter", "best": "the best adapter so far"}
+    begin = start["base" if number == 1 else train["init_from"]]
+    candidates = len(of_round) * sample["num_candidates"]
     return (
-        f"{len(of_round):,} prompts x {sample['num_candidates']} = {len(of_round) * sample['num_candidates']:,} candidates "
+        f"{len(of_round):,} prompts x {sample['num_candidates']} = {candidates:,} candidates "
         f"(temperature {sample['temperature']:g}, at most {sample['max_new_tokens']} tokens), "
-        f"select by {select['rule']}{cap}, train {start[train['init_from']]} for {amount} "
+        f"select by {select['rule']}{cap}, train {begin} for {amount} "
         f"(batch {train['batch_size']}, learning rate {train['learning_rate']:g})"
     )
 

@@ -70,7 +70,7 @@ class Phases:
     # The phases
 
     def gather(self, arm: Arm, round_number: int, policy: Policy) -> tuple[Receipt, Receipt]:
-        """Sample and score: the candidates' receipt and the scores'. A control shares main's first round by reference."""
+        """Sample and score: both receipts. A control shares those of main's first round by reference."""
         if arm.control_of is not None and round_number == 1:
             return arm.control_of.at(1, "sample-wave-00"), arm.control_of.at(1, "score-wave-00")
         candidates = self.sample(arm, round_number, policy)

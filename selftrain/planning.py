@@ -104,6 +104,6 @@ def _refuse_too_long(prompts: Sequence[Prompt], rendered: Sequence[TokenIds], co
         if len(ids) >= context:
             words = prompt.messages[-1].content if prompt.messages else (prompt.text or "")
             raise DataError(
-                f"prompt {prompt.id} ({words[:60]!r}...) takes {len(ids)} tokens, and the model's context is {context}: "
-                "shorten it, drop few_shot examples, or leave it out"
+                f"prompt {prompt.id} ({words[:60]!r}...) takes {len(ids)} tokens, and the model's context is "
+                f"{context}: shorten it, drop few_shot examples, or leave it out"
             )

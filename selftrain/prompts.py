@@ -99,7 +99,8 @@ def _load_set(name: str, source: SourceConfig, config: PromptsConfig, base: Path
         other = distinct.setdefault(prompt.id, prompt)
         if other.reference != prompt.reference:
             raise DataError(
-                f"{place}: the same prompt came before with another reference ({other.reference!r}, now {prompt.reference!r})"
+                f"{place}: the same prompt came before with another reference "
+                f"({other.reference!r}, now {prompt.reference!r})"
             )
         count += 1
     if not distinct:
@@ -221,7 +222,8 @@ def _own_messages(row: Mapping[str, Any], column: str, place: str) -> tuple[Mess
             raise DataError(f"{place}: a message needs role and content, but is {turn!r:.80}")
         if not isinstance(turn["content"], str):
             raise DataError(
-                f"{place}: a message's content must be text, not {type(turn['content']).__name__} (images are not supported)"
+                f"{place}: a message's content must be text, not {type(turn['content']).__name__} "
+                "(images are not supported)"
             )
         messages.append(Message(str(turn["role"]), turn["content"]))
     if messages[-1].role == "assistant":

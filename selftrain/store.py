@@ -64,7 +64,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         if advice is None:
             raise
         raise DiskError(
-            f"cannot write {path}: {error.strerror}; {advice} and run the same command again (what was committed is safe)"
+            f"cannot write {path}: {error.strerror}; {advice} "
+            "and run the same command again (what was committed is safe)"
         ) from error
 
 
@@ -209,7 +210,8 @@ class RunDirectory:
             if not path.is_file() or file_sha256(path) != expected:
                 state = "is damaged (its sha256 is not the receipt's)" if path.is_file() else "is missing"
                 raise DataError(
-                    f"{path} {state}; restore it from a backup, or delete {self.receipt_path(receipt.key)} to redo that phase"
+                    f"{path} {state}; restore it from a backup, "
+                    f"or delete {self.receipt_path(receipt.key)} to redo that phase"
                 )
             paths.append(path)
         return paths

@@ -151,7 +151,8 @@ def test_with_test_prompts_alone_the_headline_is_the_last_round(tmp_path: Path) 
 def test_what_a_scorer_cannot_judge_is_neither_right_nor_wrong_nor_kept(tmp_path: Path) -> None:
     recipe = scripted_recipe(tmp_path / "recipe", score={"scorers": ["judge.py:judge"], "max_unscored_rate": 0.9})
     (tmp_path / "recipe/judge.py").write_text(
-        "def judge(text, reference):\n    if int(text) % 2:\n        raise ValueError('odd')\n    return text == reference\n"
+        "def judge(text, reference):\n    if int(text) % 2:\n        raise ValueError('odd')\n"
+        "    return text == reference\n"
     )
     run = run_here(recipe, "arms=[]", runs_dir=tmp_path)
     scores = [

@@ -21,10 +21,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "no candidates": ({"sample": {"num_candidates": 0}}, 2, "greater than or equal to 1 (got 0)"),
     "a missing file": ({"prompts": {"train": "nowhere.jsonl"}}, 2, "there is no file"),
     "an empty set": ({"prompts": {"test": "empty.jsonl"}}, 65, "it is empty"),
-    "an absent column": ({"prompts": {"template": "{question}"}}, 65, "no column 'question' (prompts.template uses it); it has: prompt, reference"),
-    "an overlap": ({"prompts": {"test": OVERLAP}}, 65, "train prompts are also in prompts.test, for example 'what comes after 0?'"),
+    "an absent column": (
+        {"prompts": {"template": "{question}"}},
+        65,
+        "no column 'question' (prompts.template uses it); it has: prompt",
+    ),
+    "an overlap": ({"prompts": {"test": OVERLAP}}, 65, "also in prompts.test, for example 'what comes after 0?'"),
     "an unknown scorer": ({"score": {"scorers": ["exakt"]}}, 2, "exact"),
-    "an unknown scorer parameter": ({"score": {"scorers": [{"name": "exact", "params": {"strict": True}}]}}, 2, "strict"),
+    "an unknown scorer parameter": (
+        {"score": {"scorers": [{"name": "exact", "params": {"strict": True}}]}},
+        2,
+        "strict",
+    ),
     "a scorer file that is not there": ({"score": {"scorers": ["nowhere.py:judge"]}}, 2, "there is no file"),
     "a scorer that always raises": ({"score": {"scorers": ["judge.py:judge"]}}, 70, "RuntimeError: out of luck"),
     "too few survivors": ({"select": {"min_survivors": 1000}}, 70, "select.min_survivors is 1000; the funnel:"),
@@ -34,7 +42,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "an unknown field of LoraConfig": ({"train": {"lora": {"rank": 3}}}, 2, "train.lora"),
     "an unknown arm": ({"arms": ["placebo"]}, 2, "known: random_selection"),
     "a name that leaves the folder": ({"name": "../up"}, 2, "cannot name a folder"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

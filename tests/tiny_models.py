@@ -14,7 +14,7 @@ CORPUS = [f"{a} + {b} = {a + b}\n" for a in range(30) for b in range(30)] + [
 
 
 def build_tokenizer(folder: Path, *, chat: bool) -> None:
-    """A byte-level BPE. `chat`: ChatML, eos = pad = <|im_end|>, no BOS. Otherwise: plain text with <s>, </s>, no pad."""
+    """A byte-level BPE. `chat`: ChatML, eos = pad = <|im_end|>, no BOS. Otherwise: plain text, <s>, </s>, no pad."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

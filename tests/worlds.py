@@ -59,7 +59,7 @@ def model_recipe(folder: Path, model: Path, **changes: Any) -> Path:
     recipe["select"] = {"finish_reasons": ["stop_token", "stop_string", "length"], "max_per_prompt": 2}
     recipe["train"] = {"batch_size": 4, "init_from": "previous", "learning_rate": 1e-3, "lora": {"r": 4}}
     (folder / "verifier.py").write_text(
-        'def even_length(text):\n    """A rule that a random model meets half of the time."""\n    return len(text) % 2 == 0\n'
+        'def even_length(text):\n    """A random model meets it half of the time."""\n    return len(text) % 2 == 0\n'
     )
     return write_recipe(folder, recipe, changes)
 
