@@ -111,6 +111,10 @@ class Commits:
         self.tracker.log(self.history.rows([receipt]))
         return receipt
 
+    def fingerprint_of_answers(self, round_number: int, phase: str, inputs: Mapping[str, str]) -> str:
+        """Of an evaluation's answers, which do not depend on what scores them."""
+        return digest({"config": self.fingerprints.drawing(phase, round_number), "inputs": dict(inputs)})
+
     def _ingredients(self, round_number: int, phase: str, inputs: Mapping[str, str]) -> dict[str, Any]:
         return {"config": self.fingerprints.part(phase, round_number), "inputs": dict(inputs)}
 

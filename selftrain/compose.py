@@ -134,6 +134,7 @@ def _load_yaml(text: str, where: str) -> Any:
         if any(isinstance(token, yaml.AliasToken | yaml.AnchorToken) for token in yaml.scan(text)):
             raise ConfigError(f"{where}: YAML anchors and aliases are refused; write the value out, or use `extends:`")
         yaml.compose(text)  # a syntax error names the file's own line here
+        text = re.sub(r"\A---[^\n]*\n", "\n", text)  # no document marker under a key
         # Under one key, as OmegaConf.create() takes a bare word at the top for a key.
         indented = "".join(f"  {line}" for line in text.splitlines(keepends=True))
         loaded = OmegaConf.to_container(OmegaConf.create(f"value:\n{indented}"), resolve=False)
@@ -161,6 +162,9 @@ def _merge(
         if not isinstance(key, str):
             raise ConfigError(f"{name}: the key {key!r} under {prefix or 'the top'} is not text; quote it")
         path = prefix + key
+        if prefix == "prompts." and isinstance(value, Mapping) and isinstance(target.get(key), str):
+            target[key] = {"path": target[key]}  # `train: a.jsonl` is short for this, and may be added to
+            origins[f"{path}.path"] = origins.pop(path)
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
             _merge(target[key], value, origins, name, f"{path}.")
             continue

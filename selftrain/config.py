@@ -2,8 +2,8 @@
 
 Groups are orthogonal: what data is trained on (`select.buffer`), what weights training starts from (`train.init_from`)
 and who samples are independent choices. A knob typed `PerRound[...]` takes one value or a list, one value per round,
-of which the last repeats. A knob changes the fingerprint of the phases its group feeds unless it is marked
-`performance_only` here; `rounds`, `stop`, `track` and `name` enter no fingerprint.
+of which the last repeats. A knob changes the fingerprint of the phases its group feeds unless it is marked `GUARD`
+here: it decides whether a phase goes on, never what it publishes. `rounds`, `stop`, `track` and `name` enter none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from selftrain.records import FINISH_REASONS, FinishReason
 
 T = TypeVar("T")
 PerRound: TypeAlias = T | tuple[T, ...]
-PERFORMANCE_ONLY: JsonDict = {"performance_only": True}
+GUARD: JsonDict = {"fingerprinted": False}
 RUN_NAME = re.compile(r"(?![.-])[A-Za-z0-9._-]{1,64}(?<!\.)")
 
 
@@ -152,7 +152,7 @@ class SampleConfig(Section):
     """A candidate ends when its text contains one of these; scored text stops before it."""
     stop_token_ids: tuple[int, ...] = ()
     """More stop tokens than the model's own."""
-    block_size: int = Field(default=32, ge=1)
+    block_size: PerRound[Annotated[int, Field(ge=1)]] = 32
     """Prompts per block. Changes results in the last bits, so it is in the fingerprint."""
 
 
@@ -177,9 +177,9 @@ class ScoreConfig(Section):
     scorers: tuple[Annotated[ScorerConfig, BeforeValidator(_scorer)], ...] = Field(min_length=1)
     correct_at: float = 1.0
     """A candidate is correct when its value is at least this."""
-    timeout_seconds: float = Field(default=10.0, gt=0)
+    timeout_seconds: float = Field(default=10.0, gt=0, json_schema_extra=GUARD)
     """Per candidate, for scorers from a file; over it the candidate is unscored."""
-    max_unscored_rate: float = Field(default=0.05, ge=0, le=1)
+    max_unscored_rate: float = Field(default=0.05, ge=0, le=1, json_schema_extra=GUARD)
     """The phase fails when a larger share of its candidates could not be scored."""
 
 
@@ -206,7 +206,7 @@ class SelectConfig(Section):
     """Among the candidates of a prompt: equal token text, or equal but for case and white space."""
     max_per_prompt: PerRound[Annotated[int, Field(ge=1)]] | None = None
     """The best values first; ties by candidate index."""
-    min_survivors: int = Field(default=0, ge=0)
+    min_survivors: int = Field(default=0, ge=0, json_schema_extra=GUARD)
     """Fewer is an error. With 0, a round without survivors skips training, keeps the policy and goes on."""
 
     @model_validator(mode="after")
@@ -233,11 +233,11 @@ class TrainConfig(Section):
     """Peak value; the schedule is `sft.lr_scheduler_type`."""
     batch_size: int = Field(default=16, ge=1)
     """Examples per optimizer step, over all ranks and accumulation steps."""
-    micro_batch_size: int | None = Field(default=None, ge=1)
+    micro_batch_size: PerRound[Annotated[int, Field(ge=1)]] | None = None
     """Examples per forward pass; null: the whole batch of a rank. Must divide `batch_size`."""
-    max_length: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=1, json_schema_extra=GUARD)
     """Longer examples are refused (never cut). Null: the model's context."""
-    checkpoint_steps: int | None = Field(default=None, ge=1, json_schema_extra=PERFORMANCE_ONLY)
+    checkpoint_steps: int | None = Field(default=None, ge=1, json_schema_extra=GUARD)
     """Save a full checkpoint every so many steps, so that a killed phase goes on from it."""
     lora: dict[str, Any] = Field(default_factory=dict)
     """Any field of peft.LoraConfig. Ours by default: r 16, lora_alpha 32, target_modules all-linear."""
@@ -246,8 +246,10 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> TrainConfig:
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        sizes = self.micro_batch_size if isinstance(self.micro_batch_size, tuple) else (self.micro_batch_size,)
+        for size in sizes:
+            if size is not None and self.batch_size % size:
+                raise ValueError(f"micro_batch_size {size} does not divide batch_size {self.batch_size}")
         return self
 
 
@@ -386,10 +388,10 @@ def at_round(section: Section, round_number: int) -> dict[str, Any]:
 
 
 def fingerprinted(section: Section, round_number: int = 1) -> dict[str, Any]:
-    """What of the section enters fingerprints in that round: all of it but the performance-only knobs."""
+    """What of the section enters fingerprints in that round: all of it but the guards."""
     values = at_round(section, round_number)
     for name, field in type(section).model_fields.items():
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("performance_only"):
+        if field.json_schema_extra == GUARD:
             del values[field.alias or name]
     return values
 

@@ -55,9 +55,10 @@ class Drawing:
     ) -> tuple[list[str], list[Score]]:
         """Score every block that is not there yet; return all files and all scores, in block order.
 
-        Raises PhaseError if more than `score.max_unscored_rate` of the candidates could not be scored.
+        Raises PhaseError if more than `score.max_unscored_rate` of the candidates could not be scored. A block with
+        unscored candidates is published only after that, so that what made scoring fail can be mended and tried again.
         """
-        names, scores = [], []
+        names, scores, waiting = [], [], {}
         for path in drawn:
             name = f"{folder}/{path.name}"
             if self._is_done(name, fingerprint):
@@ -65,11 +66,16 @@ class Drawing:
             else:
                 self._world.check()
                 of_block = self._judge_block(path, prompts)
-                tables.write(self._run_path / name, of_block, Score, fingerprint=fingerprint)
+                if any(one.value is None for one in of_block):
+                    waiting[name] = of_block
+                else:
+                    tables.write(self._run_path / name, of_block, Score, fingerprint=fingerprint)
             display.advance(len(of_block))
             names.append(name)
             scores.extend(of_block)
         self._refuse_unscored(scores)
+        for name, of_block in waiting.items():
+            tables.write(self._run_path / name, of_block, Score, fingerprint=fingerprint)
         return names, scores
 
     def _judge_block(self, path: Path, prompts: Mapping[str, Prompt]) -> list[Score]:
@@ -88,8 +94,9 @@ class Drawing:
         if scores and len(failed) / len(scores) > self._max_unscored_rate:
             raise PhaseError(
                 f"{len(failed)} of {len(scores)} candidates could not be scored (score.max_unscored_rate is "
-                f"{self._max_unscored_rate:g}); the first: {failed[0].error}. Mend the scorer or raise "
-                "score.timeout_seconds, then run the same command again: the candidates are kept"
+                f"{self._max_unscored_rate:g}); the first: {failed[0].error}. Mend what made it fail (a package, "
+                "score.timeout_seconds) and run the same command again: the candidates are kept. A changed verifier is "
+                "another experiment: name=NEW or --fork NEW"
             )
 
 

@@ -15,7 +15,7 @@ from selftrain.compose import differences
 from selftrain.config import Config, at_round, fingerprinted
 from selftrain.errors import ConfigError
 from selftrain.records import Receipt
-from selftrain.store import RunDirectory
+from selftrain.store import RunDirectory, publish_bytes
 
 GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
 
@@ -94,8 +94,14 @@ class Fingerprints:
             "max_new_tokens": self._config.evaluate.max_new_tokens
             or at_round(self._config.sample, 1)["max_new_tokens"],
             "prompts": {name: value for name, value in self._prompts.items() if name != "train"},
-            **self._scoring(),
+            "scoring": self._scoring(),
         }
+
+    def drawing(self, phase: str, round_number: int) -> dict[str, Any]:
+        """The part that an evaluation's answers depend on, without what they are scored by."""
+        part = self.part(phase, round_number)
+        del part["scoring"]
+        return part
 
     def _evaluate_sampled(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")
@@ -114,11 +120,17 @@ class Fingerprints:
 
     def keepable(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         """The receipts, in order, whose configuration is the same and whose inputs are kept too."""
-        made_here = {receipt.output for receipt in receipts}
+        # A skipped training hands on the policy it was given, which it did not make.
+        made_here = {receipt.output for receipt in receipts if receipt.files}
         products, kept = set[str](), []
+        decisions_stand = True
         for receipt in receipts:
             inputs = set(receipt.ingredients["inputs"].values()) & made_here
-            if not self.changes(receipt) and inputs <= products:
+            part = receipt.ingredients["config"]
+            rests_on_decisions = receipt.phase == "train" and part["train"]["init_from"] == "best"
+            stays = not self.changes(receipt) and inputs <= products and (decisions_stand or not rests_on_decisions)
+            decisions_stand &= stays or receipt.phase != "evaluate"
+            if stays:
                 products.add(receipt.output)
                 kept.append(receipt)
         return kept
@@ -129,16 +141,15 @@ def refusal(key: str, changed: Sequence[str], where: Path) -> ConfigError:
     lines = "".join(f"\n  {line}" for line in changed)
     return ConfigError(
         f"this change would alter {key}, which is already committed in {where}:{lines}\n"
-        f"either undo the change, or start a run of its own with name=NEW, "
-        f"or keep the unaffected part of this one in a new run with --fork NEW"
+        "either undo the change, or start a run of its own with name=NEW, or keep the unaffected part of this one in a "
+        "new run with --fork NEW; to change a knob from some round on, give it a list with one value per round"
     )
 
 
 def fork(source: RunDirectory, target: RunDirectory, receipts: Sequence[Receipt]) -> None:
-    """Copy the committed phases to another run directory, whose lock is held."""
+    """Copy committed phases to another run directory, whose lock is held; those that are there already stay."""
     for receipt in receipts:
-        for path in source.verified(receipt):
-            copy = target.path / path.relative_to(source.path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-        target.commit(receipt)
+        if target.receipt(receipt.key) is None:
+            for path in source.verified(receipt):
+                publish_bytes(target.path / path.relative_to(source.path), path.read_bytes())
+            target.commit(receipt)

@@ -15,7 +15,7 @@ from typing import Any
 from selftrain import tracking
 from selftrain.arms import Arm
 from selftrain.commits import Commits
-from selftrain.compose import Composed, compose, versions
+from selftrain.compose import Composed, compose, differences, versions
 from selftrain.config import RUN_NAME, Config
 from selftrain.errors import ConfigError
 from selftrain.evaluation import decisions
@@ -29,7 +29,7 @@ from selftrain.prompts import PromptSets
 from selftrain.records import digest
 from selftrain.reporting.terminal import Terminal
 from selftrain.rooms import Rooms
-from selftrain.store import RunDirectory, publish_bytes
+from selftrain.store import RunDirectory, disk_errors, publish_bytes
 from selftrain.summaries import final_rows, places, summary_row, verdict_data
 from selftrain.world import World
 
@@ -43,6 +43,13 @@ def run_recipe(
     """Start or resume the run of a recipe. Raises SelftrainError for everything a user can mend."""
     world = World()
     world.require_one_process()
+    with world.listening():
+        _run_recipe(world, recipe, layers=layers, overrides=overrides, runs_dir=runs_dir, fork=fork)
+
+
+def _run_recipe(
+    world: World, recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path, fork: str | None
+) -> None:
     composed = compose(recipe, layers=layers, overrides=overrides)
     prompts, fingerprints = check(composed)
     config = composed.config
@@ -53,8 +60,8 @@ def run_recipe(
     run.lock()
     try:
         fingerprints.require_unchanged(run.receipts(), where=run.path)
-        recorded = _record(run, config, composed, prompts)
-        with world.listening(), closing(Rooms(config, composed.folder)) as rooms:
+        recorded = _record(run, config, composed, prompts, terminal)
+        with closing(Rooms(config, composed.folder)) as rooms:
             _run(run, config, rooms, prompts, fingerprints, world, terminal, recorded)
     finally:
         run.unlock()
@@ -91,6 +98,7 @@ def _run(
         commits=Commits(run, fingerprints, world, terminal, tracker, history),
     )
     try:
+        (run.path / "verdict.json").unlink(missing_ok=True)  # until this attempt has come to its own
         arms = run_arms(config, phases)
         _conclude(run, config, arms, terminal, tracker)
     finally:
@@ -119,8 +127,10 @@ def _conclude(
     terminal.final(final_rows(arms, best.round), lines, places(run.path, main, best.round))
 
 
-def _record(run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets) -> Mapping[str, Any]:
-    """Write config.json (again, if it changed) and return it."""
+def _record(
+    run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets, terminal: Terminal
+) -> Mapping[str, Any]:
+    """Write config.json (again, if it changed) and return it; warn where libraries changed under a run."""
     path = run.path / "config.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     sets = {"train": prompts.train, **prompts.held_out()}
@@ -140,6 +150,8 @@ def _record(run: RunDirectory, config: Config, composed: Composed, prompts: Prom
         },
         "wandb_run_id": old.get("wandb_run_id") or secrets.token_hex(4),
     }
+    if changed := differences(old.get("versions", new["versions"]), new["versions"]):
+        terminal.warn(f"other versions than before, so results may differ in their last bits: {', '.join(changed)}")
     if new != old:
         publish_bytes(path, (json.dumps(new, indent=1) + "\n").encode())
         run.note("config", digest=digest(new))
@@ -151,8 +163,9 @@ def _open_log(run: RunDirectory) -> Path:
     logs = run.path / "logs"
     attempt = 1 + max((int(one.name.partition("_")[2]) for one in logs.glob("attempt_*")), default=0)
     path = logs / f"attempt_{attempt}" / "selftrain.log"
-    path.parent.mkdir(parents=True)
-    handler = logging.FileHandler(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True)
+        handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("selftrain").addHandler(handler)
     logging.getLogger("selftrain").setLevel(logging.INFO)
@@ -176,9 +189,10 @@ def _shown(config: Config) -> dict[str, Any]:
 def _link_best(run: RunDirectory, adapter: str | None) -> None:
     """Point `best` at the best policy's adapter; a convenience, made again at every end."""
     link = run.path / "best"
-    link.unlink(missing_ok=True)
-    if adapter is not None:
-        link.symlink_to(Path(adapter).resolve().relative_to(run.path.resolve()))
+    with disk_errors(link):
+        link.unlink(missing_ok=True)
+        if adapter is not None:
+            link.symlink_to(Path(adapter).resolve().relative_to(run.path.resolve()))
 
 
 def _fork(composed: Composed, fingerprints: Fingerprints, runs_dir: Path, name: str, terminal: Terminal) -> Config:
@@ -188,11 +202,14 @@ def _fork(composed: Composed, fingerprints: Fingerprints, runs_dir: Path, name: 
     source, target = RunDirectory(runs_dir / composed.config.name), RunDirectory(runs_dir / name)
     if not source.receipts():
         raise ConfigError(f"--fork: {source.path} holds nothing committed to fork from")
-    if target.path.exists():
-        raise ConfigError(f"--fork: {target.path} exists; choose another name, or go on with it by name={name}")
+    origin = {"forked_from": str(source.path.resolve())}
+    marker = target.path / "fork.json"
+    if target.path.exists() and not (marker.exists() and json.loads(marker.read_text()) == origin):
+        raise ConfigError(f"--fork: {target.path} exists and is no fork of {source.path}; choose another name")
     kept = fingerprints.keepable(source.receipts())
     target.lock()
     try:
+        publish_bytes(marker, (json.dumps(origin) + "\n").encode())
         copy_fork(source, target, kept)
     finally:
         target.unlock()

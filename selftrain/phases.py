@@ -42,7 +42,7 @@ from selftrain.records import (
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.survivors import buffer, to_survivors
-from selftrain.store import TEMPORARY, file_sha256, publish_folder, write_jsonl
+from selftrain.store import TEMPORARY, disk_errors, file_sha256, publish_folder, write_jsonl
 
 
 class Phases:
@@ -84,7 +84,7 @@ class Phases:
             prompts=self._prompts_of(round_number),
             num_candidates=one(knobs.num_candidates),
             parameters=for_training(self.config, round_number),
-            block_size=knobs.block_size,
+            block_size=one(knobs.block_size),
             policy=policy,
         )
 
@@ -100,7 +100,7 @@ class Phases:
             display.done(f"{len(candidates):,} candidates")
             return Made(self._hashes(drawn), len(candidates), metrics)
 
-        inputs = {"policy": policy.digest, "model": self.rooms.model_digest}
+        inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         total = len(draw.prompts) * draw.num_candidates
         return self.commits.once(arm, round_number, "sample", "sample-wave-00", inputs, make, total, "candidates")
 
@@ -141,6 +141,13 @@ class Phases:
                 count = int(main.metrics["select/kept"])
                 knobs = knobs.model_copy(update={"rule": "random", "count": count, "min_survivors": 0})
             chosen = selection.select(groups, knobs, seed=seed)
+            metrics = chosen.metrics
+            if main is not None and len(chosen.kept) < count:
+                metrics["select/short_of_main"] = float(count - len(chosen.kept))
+                self.terminal.warn(
+                    f"{arm.name} · round {round_number}: only {len(chosen.kept)} candidates to draw from, where main "
+                    f"kept {count}: this control trains on less"
+                )
             if len(chosen.kept) < knobs.min_survivors:
                 raise PhaseError(
                     f"round {round_number} of {arm.name}: {len(chosen.kept)} survivors, and select.min_survivors is "
@@ -160,13 +167,14 @@ class Phases:
             rejected = [{"candidate_id": one, "why": why} for one, why in sorted(chosen.reasons.items())]
             files[f"{folder}/rejected.jsonl"] = write_jsonl(self.run.path / folder / "rejected.jsonl", rejected)
             display.done(_funnel(chosen.funnel))
-            return Made(files, len(survivors), {**chosen.metrics, "select/training_examples": float(len(survivors))})
+            return Made(files, len(survivors), {**metrics, "select/training_examples": float(len(survivors))})
 
         return self.commits.once(arm, round_number, "select", "select-improve-00", inputs, make, 0, "candidates")
 
     def train(self, arm: Arm, round_number: int, survivors: Receipt, start: Policy) -> Policy:
         """Fine-tune on the survivors. Without any, the round keeps the latest policy."""
         folder = f"{arm.folder(round_number)}/adapter/improve-00"
+        work = self.run.path / arm.folder(round_number) / ".work-train-00"
         seed = seed_from(self.config.seed, arm.name, round_number, "train") % 2**31
 
         def make(fingerprint: str, display: Phase) -> Made:
@@ -181,30 +189,30 @@ class Phases:
             temporary = out.parent / f"{TEMPORARY}{out.name}"
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            work = self.run.path / arm.folder(round_number) / ".work-train-00"
-            done = self.rooms.trainer.train(
-                examples,
-                start=start,
-                out=temporary,
-                work=work,
-                config=knobs,
-                seed=seed,
-                should_stop=self.commits.world.asked_to_stop,
-                on_step=lambda row: display.advance(1),
-            )
+            with disk_errors(out):
+                done = self.rooms.trainer.train(
+                    examples,
+                    start=start,
+                    out=temporary,
+                    work=work,
+                    config=knobs,
+                    seed=seed,
+                    should_stop=self.commits.world.asked_to_stop,
+                    on_step=lambda row: display.advance(1),
+                )
             self._training_seconds += done.metrics.get("train/seconds_inside", 0.0)
             steps = f"{folder}{STEPS_FILE}"
             files = {f"{folder}/{name}": sha256 for name, sha256 in publish_folder(temporary, out).items()}
             files[steps] = write_jsonl(self.run.path / steps, done.steps)
-            shutil.rmtree(work, ignore_errors=True)
             display.done(f"{len(examples):,} examples, loss {done.metrics['train/loss']:.3f}")
             return Made(files, len(examples), {**done.metrics, "train/skipped": 0.0}, adapter_digest(out))
 
-        inputs = {"survivors": survivors.output, "start": start.digest, "model": self.rooms.model_digest}
+        inputs = {"survivors": survivors.output, "start": start.digest, **self.rooms.model_inputs}
         if survivors.rows == 0:
             inputs["kept"] = arm.latest().digest
         total = _num_steps(resolved(self.config.train, round_number), survivors.rows)
         receipt = self.commits.once(arm, round_number, "train", "train-improve-00", inputs, make, total, "steps")
+        shutil.rmtree(work, ignore_errors=True)  # checkpoints, of no use once the adapter is committed
         if not receipt.files:
             return replace(arm.latest(), round=round_number)
         return Policy(start.model, str(self.run.path / folder), round_number, Digest(receipt.output))
@@ -223,11 +231,12 @@ class Phases:
 
     def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> bool:
         """Commit what the round cost beside generating, scoring, training and evaluating; False if it was before."""
-        if self.commits.known(arm, round_number, "round", "round", {}) is not None:
+        inputs = {"train": arm.at(round_number, "train-improve-00").output}
+        if self.commits.known(arm, round_number, "round", "round", inputs) is not None:
             return False
         overhead = max(0.0, seconds - (self.busy_seconds() - busy_before))
         metrics = {"overhead/seconds": overhead, "overhead/share_of_seconds": overhead / seconds}
-        self.commits.commit(arm, round_number, "round", "round", {}, Made({}, 0, metrics), seconds=seconds)
+        self.commits.commit(arm, round_number, "round", "round", inputs, Made({}, 0, metrics), seconds=seconds)
         return True
 
     def busy_seconds(self) -> float:
@@ -246,6 +255,7 @@ class Phases:
         num_candidates: int,
         sets: Mapping[str, PromptSet],
     ) -> Report:
+        inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         folder = f"{arm.folder(round_number)}/evaluation/{'sampled' if phase == 'evaluate-sampled' else 'greedy'}"
 
         def make(fingerprint: str, display: Phase) -> Made:
@@ -260,7 +270,8 @@ class Phases:
                     block_size=self.config.evaluate.block_size,
                     policy=policy,
                 )
-                drawn = self._drawing.draw(draw, f"{folder}/{name}/candidates", fingerprint, display)
+                answers = self.commits.fingerprint_of_answers(round_number, phase, inputs)
+                drawn = self._drawing.draw(draw, f"{folder}/{name}/candidates", answers, display)
                 paths = [self.run.path / path for path in drawn]
                 known = by_id(prompts.prompts)
                 written, scores = self._drawing.judge(paths, known, f"{folder}/{name}/scores", fingerprint, display)
@@ -275,7 +286,6 @@ class Phases:
             display.done(*(f"{key.replace('/', ' ')} {value:.1%}" for key, value in rates))
             return Made(files, sum(len(one.prompts) for one in sets.values()), metrics)
 
-        inputs = {"policy": policy.digest, "model": self.rooms.model_digest}
         total = sum(len(one.prompts) for one in sets.values()) * num_candidates
         receipt = self.commits.once(arm, round_number, phase, phase, inputs, make, 2 * total, "answers")
         outcomes = {

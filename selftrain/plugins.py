@@ -5,6 +5,7 @@ A plug-in is found, loaded and hashed here and nowhere else. Loading runs the us
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -53,8 +54,26 @@ def source_file(reference: str, base: Path) -> Path:
 
 
 def source_digest(reference: str, base: Path) -> str:
-    """Sha256 of the plug-in's source file: a changed verifier is another verifier."""
-    return hashlib.sha256(source_file(reference, base).read_bytes()).hexdigest()
+    """Sha256 of the plug-in's source and of the modules beside it that it imports: changed code is other code."""
+    sources = sorted(_with_siblings(source_file(reference, base), set()))
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sources)).hexdigest()
+
+
+def _with_siblings(path: Path, found: set[Path]) -> set[Path]:
+    if path not in found:
+        found.add(path)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except SyntaxError:
+            return found  # loading it will say so
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                sibling = path.parent / Path(*name.split(".")).with_suffix(".py") if name else path
+                if sibling.is_file():
+                    _with_siblings(sibling, found)
+    return found
 
 
 def load_function(reference: str, base: Path) -> Callable[..., Any]:

@@ -128,15 +128,17 @@ def _rows(source: SourceConfig, base: Path, where: str) -> Iterator[tuple[str, M
         raise ConfigError(f"{where}: there is no file {path.resolve()} (relative paths start at the recipe's folder)")
     if source.params:
         raise ConfigError(f"{where}: params are for functions; {source.path} is a file")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield f"{source.path}, line {number}", _json_row(line, f"{source.path}, line {number}")
 
 
-def _json_row(line: str, place: str) -> Mapping[str, Any]:
+def _json_row(line: bytes, place: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8 text: {error}") from None
     except ValueError as error:
         raise DataError(f"{place} is not JSON: {error}") from None
     if not isinstance(row, dict):
@@ -204,10 +206,15 @@ def _asked(row: Mapping[str, Any], source: SourceConfig, config: PromptsConfig, 
             row, source.columns.prompt, place, "name the right one in columns.prompt, or set prompts.template"
         )
         return _text(value, f"{place}: the prompt")
-    for _, name, _, _ in string.Formatter().parse(config.template):
-        if name is not None:
-            _column(row, name.split(".")[0].split("[")[0], place, "prompts.template uses it")
-    return config.template.format_map(dict(row))
+    try:
+        for _, name, _, _ in string.Formatter().parse(config.template):
+            if name is not None:
+                _column(row, name.split(".")[0].split("[")[0], place, "prompts.template uses it; {{ is a plain brace")
+        return config.template.format_map(dict(row))
+    except (ValueError, LookupError, AttributeError) as error:
+        raise ConfigError(
+            f"prompts.template {config.template!r} does not fit {place}: {error}; write {{{{ and }}}} for plain braces"
+        ) from None
 
 
 def _own_messages(row: Mapping[str, Any], column: str, place: str) -> tuple[Message, ...]:

@@ -27,7 +27,11 @@ class Rooms:
         """The loaded base model, shared by the rooms that need one."""
         from selftrain.models import Bench
 
-        return Bench(self._config.model)
+        config = self._config.model
+        beside = self._folder / config.path
+        if beside.exists():  # like every path of a recipe, relative to its folder
+            config = config.model_copy(update={"path": str(beside)})
+        return Bench(config)
 
     def needs_model(self) -> bool:
         """Whether any room of this run loads a model at all."""
@@ -37,6 +41,12 @@ class Rooms:
     def model_digest(self) -> str:
         """Identity of the base model's content (weights, tokenizer, chat template)."""
         return self.bench.digest if self.needs_model() else digest(["scripted", self._config.model.path])
+
+    @cached_property
+    def model_inputs(self) -> dict[str, str]:
+        """What of the model enters fingerprints: its content, and the kind of device and numbers it is run with."""
+        on = f"{self.bench.device.type} {self.bench.dtype}" if self.needs_model() else "none"
+        return {"model": self.model_digest, "runs_on": on}
 
     @cached_property
     def base_policy(self) -> Policy:

@@ -22,7 +22,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import DataError, DiskError, RunLocked
+from selftrain.errors import DataError, DiskError, RunLocked, SelftrainError
 from selftrain.records import Digest, Receipt, canonical_json, digest
 
 TEMPORARY = ".tmp-"
@@ -51,7 +51,12 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn an operating system's refusal to write into DiskError with the next step."""
     try:
         yield
-    except OSError as error:
+    except SelftrainError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and "No space left on device" in str(error):
+            number = errno.ENOSPC  # safetensors raises errors of its own type
         advice = {
             errno.ENOSPC: "free some space",
             errno.EDQUOT: "free some of your quota",
@@ -60,11 +65,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EPERM: "no permission: choose another --runs-dir, or change the folder's owner",
             errno.ENOTDIR: "a file is in the way: choose another --runs-dir",
             errno.EMFILE: "too many open files: raise `ulimit -n`",
-        }.get(error.errno or 0)
+        }.get(number or 0)
         if advice is None:
             raise
         raise DiskError(
-            f"cannot write {path}: {error.strerror}; {advice} "
+            f"cannot write {path}: {os.strerror(number or 0)}; {advice} "
             "and run the same command again (what was committed is safe)"
         ) from error
 
@@ -149,6 +154,7 @@ class RunDirectory:
         self._lock = file
         self._drop_torn_journal_line()
         self._remove_leftovers()
+        self._complete_journal()
 
     def holder(self) -> str | None:
         """Who holds the run now (`pid 123 on host`), or None."""
@@ -185,7 +191,8 @@ class RunDirectory:
 
     def receipts(self) -> list[Receipt]:
         """All receipts: main before the other arms, then by round and by the order in which they were committed."""
-        found = [_read_receipt(path) for path in self.path.glob("arms/*/rounds/*/receipts/*.json")]
+        paths = self.path.glob("arms/*/rounds/*/receipts/*.json")
+        found = [_read_receipt(path) for path in paths if not path.name.startswith(TEMPORARY)]
         order = {key: position for position, key in enumerate(self.journal_keys())}
         return sorted(
             found, key=lambda one: (one.arm != "main", one.arm, one.round, order.get(one.key, len(order)), one.key)
@@ -196,11 +203,14 @@ class RunDirectory:
         fault("before receipt")
         publish_bytes(self.receipt_path(receipt.key), (json.dumps(asdict(receipt), indent=1) + "\n").encode())
         self._receipts[receipt.key] = receipt
+        self._append_commit(receipt)
+        fault("after receipt")
+        return receipt
+
+    def _append_commit(self, receipt: Receipt) -> None:
         self._append_event(
             {"event": "commit", "key": receipt.key, "fingerprint": receipt.fingerprint, "output": receipt.output}
         )
-        fault("after receipt")
-        return receipt
 
     def verified(self, receipt: Receipt) -> list[Path]:
         """The paths of a committed phase's files, each checked against its hash. Raises DataError with the way out."""
@@ -245,6 +255,13 @@ class RunDirectory:
             if event.get("event") == "commit":
                 keys.append(event["key"])
         return keys
+
+    def _complete_journal(self) -> None:
+        """Add the line that a kill between a receipt and its journal line left out."""
+        known = set(self.journal_keys())
+        for receipt in self.receipts():
+            if receipt.key not in known:
+                self._append_commit(receipt)
 
     def _drop_torn_journal_line(self) -> None:
         path = self.path / "events.jsonl"

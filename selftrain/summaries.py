@@ -104,9 +104,9 @@ def summary_row(arm: Arm, best: int, verdict: Verdict) -> Row:
 def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
     """Where everything is, as (what, path)."""
     adapter = arm.policies[best].adapter
-    trained = [number for number in sorted(arm.policies) if arm.policies[number].adapter is not None]
     found = [("best adapter", adapter if adapter is not None else "none: no round was better than the base model")]
-    if trained:
-        learned = run / arm.folder(trained[-1]) / "survivors" / "improve-00" / "survivors.parquet"
+    if adapter is not None:
+        made_in = Path(adapter).parent.parent  # of an earlier round, where this one had no survivors
+        learned = made_in / "survivors" / "improve-00" / "survivors.parquet"
         found.append(("what it learned from", str(learned)))
     return [*found, ("every metric", str(run / "metrics.jsonl")), ("verdict", str(run / "verdict.json"))]

@@ -24,7 +24,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from selftrain.config import TrainConfig
+from selftrain.config import TrainConfig, one
 from selftrain.errors import ConfigError, Interrupted, PhaseError
 from selftrain.models import Bench, canonicalise_adapter, write_probe
 from selftrain.records import Policy, Survivor, Training
@@ -92,6 +92,11 @@ class SftTrainer:
                         "a checkpoint is saved: run the same command again to go on"
                     )
                 norm = _publish(model, out, start, bench)
+            except torch.OutOfMemoryError as error:
+                raise PhaseError(
+                    "training ran out of the accelerator's memory; lower train.micro_batch_size (by a list, from "
+                    "this round on), or set train.sft: {activation_checkpointing: true}"
+                ) from error
             finally:
                 bench.unmount()
         metrics = steps.totals(len(survivors), norm, time.perf_counter() - began)
@@ -184,7 +189,7 @@ def _settings(work: Path, config: TrainConfig, bench: Bench, seed: int) -> dict[
     if config.batch_size % world:
         raise ConfigError(f"train.batch_size {config.batch_size} is no multiple of the {world} processes; change it")
     per_rank = config.batch_size // world
-    micro = min(config.micro_batch_size or per_rank, per_rank)
+    micro = min(one(config.micro_batch_size), per_rank) if config.micro_batch_size else per_rank
     if per_rank % micro:
         raise ConfigError(
             f"train.micro_batch_size {micro} does not divide the {per_rank} examples of a rank; change it"
