@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-per-prompt", type=int, default=2)
     parser.add_argument("--dedup", action="store_true", help="keep equal answers to one prompt once")
     parser.add_argument("--select", choices=("correct", "random"), default="correct")
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", default="1e-3,5e-4,2.5e-4", help="one per round; the last repeats")
     parser.add_argument("--scheduler", default="linear")
     parser.add_argument("--train-batch", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -124,14 +124,15 @@ def survivors(tokenizer, sampled, stops: list[int], args, rng: random.Random) ->
     ]
 
 
-def train(model, tokenizer, examples: list[dict], args, seed: int) -> float:
+def train(model, tokenizer, examples: list[dict], args, number: int) -> float:
+    rates = [float(rate) for rate in args.learning_rate.split(",")]
     config = SFTConfig(
         output_dir=args.out or "unused",
         per_device_train_batch_size=args.train_batch,
         num_train_epochs=args.epochs,
-        learning_rate=args.learning_rate,
+        learning_rate=rates[min(number, len(rates)) - 1],
         lr_scheduler_type=args.scheduler,
-        seed=seed,
+        seed=1000 * args.seed + number,
         bf16=False,
         activation_checkpointing=False,
         use_cpu=True,
@@ -200,7 +201,7 @@ def main() -> None:
             }
             with clock.phase("train"):
                 if examples:
-                    report["loss"] = train(model, tokenizer, examples, args, seed=1000 * args.seed + number)
+                    report["loss"] = train(model, tokenizer, examples, args, number)
                 if args.out:
                     model.save_pretrained(Path(args.out) / f"round-{number}")
         with clock.phase("evaluate"):

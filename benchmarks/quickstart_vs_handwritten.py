@@ -67,6 +67,8 @@ def handwritten(config: Config, model: str, sizes: dict[str, int]) -> dict[str, 
         f"{one.prompt}{one.completion}{config.prompts.few_shot_separator}" for one in config.prompts.few_shot
     )
     lora = config.train.lora
+    rate = config.train.learning_rate
+    rates = rate if isinstance(rate, tuple) else (rate,)
     flags: dict[str, Any] = {
         "model": model,
         "seed": config.seed,
@@ -77,7 +79,7 @@ def handwritten(config: Config, model: str, sizes: dict[str, int]) -> dict[str, 
         "temperature": config.sample.temperature,
         "max-new-tokens": config.sample.max_new_tokens,
         "max-per-prompt": config.select.max_per_prompt or config.sample.num_candidates,
-        "learning-rate": config.train.learning_rate,
+        "learning-rate": ",".join(map(str, rates)),
         "scheduler": config.train.sft.get("lr_scheduler_type", "linear"),
         "train-batch": config.train.batch_size,
         "epochs": config.train.epochs,

@@ -33,7 +33,7 @@ def test(seed: int = 0, size: int = 200) -> Iterator[dict[str, object]]:  # noqa
 
 def _draw(pool: str, seed: int, size: int) -> Iterator[dict[str, object]]:
     pairs = [pair for pair in combinations_with_replacement(range(10, 100), 2) if pair not in SHOWN]
-    random.Random("selftrain quickstart").shuffle(pairs)
+    random.Random("selftrain quickstart, as measured").shuffle(pairs)
     pairs = pairs[slice(*POOLS[pool])]
     if not 0 < size <= len(pairs):
         raise ValueError(f"size of {pool} is {size}; there are 1 to {len(pairs)} problems to draw")
