@@ -51,7 +51,7 @@ class ModelConfig(Section):
     attn_implementation: str = "sdpa"
     """As transformers names it: sdpa, eager, flash_attention_2, ..."""
     device: str = "auto"
-    """`auto` (an accelerator if there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """`auto` (a CUDA device if there is one), `cpu`, `cuda`, `cuda:1`."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Never on by default."""
 
@@ -177,7 +177,7 @@ class ScoreConfig(Section):
     scorers: tuple[Annotated[ScorerConfig, BeforeValidator(_scorer)], ...] = Field(min_length=1)
     correct_at: float = 1.0
     """A candidate is correct when its value is at least this."""
-    timeout_seconds: float = Field(default=10.0, gt=0, json_schema_extra=GUARD)
+    timeout_seconds: float = Field(default=10.0, gt=0)
     """Per candidate, for scorers from a file; over it the candidate is unscored."""
     max_unscored_rate: float = Field(default=0.05, ge=0, le=1, json_schema_extra=GUARD)
     """The phase fails when a larger share of its candidates could not be scored."""

@@ -53,9 +53,9 @@ class Verdict:
 def best_round(reports: Sequence[Report], set_name: str = "validate", min_gain: float = 0.0) -> int:
     """The round with the highest greedy pass@1 on the set, round 0 included; of equals the earliest. With `min_gain`,
     a later round counts as better only where it is at least so much above the best before it."""
-    best, highest = reports[0].round, _pass_at_1(reports[0], set_name)
-    for report in reports[1:]:
-        value = _pass_at_1(report, set_name)
+    values = _on_common_prompts(reports, set_name)
+    best, highest = reports[0].round, values[0]
+    for report, value in zip(reports[1:], values[1:], strict=True):
         if value > highest and value - highest >= min_gain - _ROUNDING:
             best, highest = report.round, value
     return best
@@ -167,6 +167,16 @@ def _points(share: float) -> str:
 
 def _at(reports: Sequence[Report], number: int) -> Report:
     return next(report for report in reports if report.round == number)
+
+
+def _on_common_prompts(reports: Sequence[Report], set_name: str) -> list[float]:
+    """Greedy pass@1 of each report over the prompts that all could score: a round whose hard prompts timed out must
+    not look better for it."""
+    scored = [greedy_values(report.outcomes.get(set_name, ())) for report in reports]
+    common = set.intersection(*(set(one) for one in scored))
+    if not common:
+        return [_pass_at_1(report, set_name) for report in reports]
+    return [sum(one[prompt] for prompt in common) / len(common) for one in scored]
 
 
 def _pass_at_1(report: Report, set_name: str) -> float:

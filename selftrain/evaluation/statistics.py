@@ -48,8 +48,8 @@ def interval_of_mean(
     """
     array = _checked(values)
     mean, size = float(array.mean()), len(array)
-    if _few_of_a_kind(array) or array[0] == array[-1]:
-        # Of a constant between 0 and 1 this is on the wide side: nothing in [0, 1] with that mean varies more.
+    if _few_of_a_kind(array) or _few_differ(array):
+        # Of values between 0 and 1 this is on the wide side: nothing in [0, 1] with that mean varies more.
         low, high = _wilson(mean, size, confidence)
         return Interval(mean, low, high, confidence, "score", size)
     low, high = _bootstrap(array, confidence=confidence, resamples=resamples, seed=seed)
@@ -106,6 +106,12 @@ def _checked(values: Iterable[float]) -> NDArray[np.float64]:
 def _few_of_a_kind(array: NDArray[np.float64]) -> bool:
     wrong, right = int((array == 0.0).sum()), int((array == 1.0).sum())
     return wrong + right == len(array) and min(wrong, right) < FEW
+
+
+def _few_differ(array: NDArray[np.float64]) -> bool:
+    """Whether nearly all values are the same one: resamples of them vary less than the next prompts would."""
+    _, counts = np.unique(array, return_counts=True)
+    return len(array) - int(counts.max()) < FEW
 
 
 def _bootstrap(values: NDArray[np.float64], *, confidence: float, resamples: int, seed: int) -> tuple[float, float]:

@@ -59,12 +59,12 @@ class Bench:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the weights go: as `model.device` says; `auto` is this rank's accelerator, or the CPU."""
+        """Where the weights go: as `model.device` says; `auto` is this rank's CUDA device, or the CPU."""
         if self.config.device != "auto":
             return torch.device(self.config.device)
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cpu")
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -108,6 +108,9 @@ class Bench:
             # A text that was rendered elsewhere starts with BOS already; two of them are a distribution of their own.
             bos = self.tokenizer.bos_token
             ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+            eos = self.tokenizer.eos_token
+            if ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(eos):
+                ids = ids[:-1]  # some tokenizers end every text; a prompt goes on
         if not ids:
             raise DataError(f"prompt {prompt.id} renders to no tokens (text {prompt.text!r}); give it some text")
         return tuple(ids)

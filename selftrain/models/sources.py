@@ -81,8 +81,9 @@ def folder_digest(folder: Path) -> Digest:
     tensors), the size, and 64 evenly spread chunks of 1 MiB; a change outside those chunks would go unnoticed.
     """
     kinds = {".json", ".jinja", ".txt", ".model", ".safetensors"}
-    files = sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
-    return digest({path.name: _file_digest(path) for path in files})
+    files = [path for path in folder.iterdir() if path.suffix in kinds and path.is_file()]
+    files += folder.rglob("*.py")  # runs with the model where trust_remote_code is set
+    return digest({str(path.relative_to(folder)): _file_digest(path) for path in sorted(files)})
 
 
 def _file_digest(path: Path) -> str:

@@ -72,7 +72,8 @@ class TransformersSampler:
             self._prefix = None
             raise PhaseError(
                 f"block {block.index} ({len(block.prompts)} prompts x {block.num_candidates} candidates) does not fit "
-                "into the accelerator's memory; lower sample.block_size or sample.num_candidates"
+                "into the accelerator's memory; lower sample.block_size (evaluate.block_size in an evaluation; a list "
+                "changes the former from this round on) or the number of candidates"
             ) from error
         return tuple(_candidates(block, completions))
 

@@ -19,8 +19,12 @@ _PLAIN = re.compile(
     r"(?P<sign>[+\-−]?)(?P<digits>(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?P<power>[eE][+-]?\d+)?", re.ASCII
 )
 _PERCENT = re.compile(r"\s*(?:\\?[%％﹪٪]|per\s?cent\b)", re.IGNORECASE)
-_MAX_SYMBOLS = 3
+# A dash that only symbols or LaTeX commands part from the number: a minus or a bullet, who knows.
+_LOOSE_SIGN = re.compile(r"[-−–—](?:\\[A-Za-z]+|\\[^A-Za-z\n]|[^\w\n>\-−–—\\])*\Z")
+_WORKED_ON = re.compile(r"(?:√|\\sqrt(?:\[[^\]\n]*\])?|\^|\b(?:minus|negative))[\s${(\[]*\Z", re.IGNORECASE)
+_GOES_ON = re.compile(r"\s*(?:‰|\^|√|(?:hundred|thousand|million|billion|trillion|dozen)\b)", re.IGNORECASE)
 _MAX_LENGTH = 200
+_LOOK_BACK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +43,15 @@ def numerals(text: str) -> Iterator[Numeral]:
             continue
         written = run[0].strip("\u00a0\u202f\u2009")
         written = written[:-1] if written.endswith((".", ",")) else written
-        number = None if _has_loose_sign(text, run.start()) else _plain(written)
+        number = None if _is_part_of_more(text, run.start(), run.end()) else _plain(written)
         percent = _PERCENT.match(text, run.end())
         yield Numeral(written, number, percent is not None)
 
 
-def _has_loose_sign(text: str, start: int) -> bool:
-    """Whether a dash stands apart before `start`, as in `- 5`, `-$5`, `-(5)`: a minus or a bullet, who knows."""
-    before = text[max(0, start - 2 * _MAX_SYMBOLS) : start].rstrip(" \t")
-    symbols = 0
-    while before and symbols < _MAX_SYMBOLS and not before[-1].isalnum() and before[-1] not in "-−–—>\n":
-        before = before[:-1].rstrip(" \t")
-        symbols += 1
-    return before.endswith(("-", "−", "–", "—"))
+def _is_part_of_more(text: str, start: int, end: int) -> bool:
+    """Whether the run is not the whole number: `- 5`, `-$5`, `-\\boxed{5}`, `√25`, `x^5`, `5‰`, `5 million`."""
+    before = text[max(0, start - _LOOK_BACK) : start]
+    return bool(_LOOSE_SIGN.search(before) or _WORKED_ON.search(before) or _GOES_ON.match(text, end))
 
 
 def _plain(written: str) -> Decimal | None:

@@ -108,9 +108,12 @@ def _load(reference: str, base: Path, params: Mapping[str, Any]) -> tuple[Callab
 
 def _judge(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """The verdict as plain data. Whatever the function raises, exits included, is an error of this candidate alone."""
+    process = os.getpid()
     try:
         verdict = _verdict(function(**arguments))
+        _end_if_forked(process)
     except BaseException as error:
+        _end_if_forked(process)
         return {"value": None, "error": _cut(f"{_described(error)}{_place(function, error)}")}
     return {
         "value": verdict.value,
@@ -118,6 +121,12 @@ def _judge(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str,
         "explanation": None if verdict.explanation is None else _cut(verdict.explanation),
         "error": verdict.error,
     }
+
+
+def _end_if_forked(process: int) -> None:
+    """End a child that the function forked and let return: it would answer a second time, for the next candidate."""
+    if os.getpid() != process:
+        os._exit(0)
 
 
 def _verdict(result: Any) -> Verdict:

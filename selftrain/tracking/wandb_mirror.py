@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 from selftrain.config import WandbConfig
 
+# Not `-m`: that puts the working directory first on the path, where a user's wandb.py would be imported for W&B's.
+_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from selftrain.tracking.wandb_process import main; main()"
 Mode = Literal["online", "offline", "disabled"]
 CANNOT_START = 3
 CANNOT_FINISH = 4
@@ -122,7 +124,7 @@ class Mirror:
         # WANDB_SERVICE names the wandb-core of another user of wandb in this process: sharing it would share its fate
         environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
         environment |= {"WANDB_ERROR_REPORTING": "false"}
-        command = [sys.executable, "-m", "selftrain.tracking.wandb_process"]
+        command = [sys.executable, "-P", "-c", _PROGRAM, *sys.path]
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             with self.log_path.open("ab") as log:

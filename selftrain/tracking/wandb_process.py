@@ -216,10 +216,10 @@ def main() -> None:
             copy.open()  # a first attempt shows up at once, not when its first phase is done
         is_done = False
         while not is_done:
+            signal.alarm(0)
             is_done = parent.is_done(POLL_SECONDS)
-            if is_done:
-                # SIGALRM ends a process that wandb holds, even when no one is left to kill it
-                signal.alarm(int(2 * order["start_seconds"]) + 1)
+            # SIGALRM ends a process that wandb holds, even when no one is left to kill it
+            signal.alarm(int(2 * order["start_seconds"]) + 1)
             for row in tail.new_rows():
                 copy.add(row)
         copy.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import math
 import os
 import random
@@ -26,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 from selftrain.config import TrainConfig, one
 from selftrain.errors import ConfigError, Interrupted, PhaseError
-from selftrain.models import Bench, canonicalise_adapter, write_probe
+from selftrain.models import Bench, adapter_digest, canonicalise_adapter, write_probe
 from selftrain.records import Policy, Survivor, Training
 from selftrain.training.checkpoints import find, training_key
 from selftrain.training.examples import IGNORED, ExampleOrder, require_trainable, to_dataset
@@ -99,6 +100,11 @@ class SftTrainer:
                 ) from error
             finally:
                 bench.unmount()
+                # The trainer, its callback and its optimizer hold each other: without this, their memory would stay
+                # taken while the next round samples.
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
         metrics = steps.totals(len(survivors), norm, time.perf_counter() - began)
         return Training(metrics=metrics, steps=tuple(steps.rows))
 
@@ -262,7 +268,9 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
         if self.weighted:
             weights = [torch.full((len(one["input_ids"]),), one["weight"]) for one in examples]
             flat = torch.cat(weights)[None] if self.padding_free else None
-            batch["weight"] = torch.nn.utils.rnn.pad_sequence(weights, batch_first=True) if flat is None else flat
+            padded = torch.nn.utils.rnn.pad_sequence(weights, batch_first=True)
+            short = batch["labels"].shape[1] - padded.shape[1]  # with pad_to_multiple_of, labels are longer
+            batch["weight"] = torch.nn.functional.pad(padded, (0, short)) if flat is None else flat
         return batch
 
     def compute_loss(
@@ -295,6 +303,9 @@ def _publish(model: Any, out: Path, start: Policy, bench: Bench) -> float:
     model.save_pretrained(out, safe_serialization=True, save_embedding_layers=False)
     (out / "README.md").unlink()  # PEFT's model card
     canonicalise_adapter(out)
-    model.eval()
-    write_probe(out, model, bench)
-    return math.sqrt(math.fsum(float(tensor.float().pow(2).sum()) for tensor in trained.values()))
+    norm = math.sqrt(math.fsum(float(tensor.float().pow(2).sum()) for tensor in trained.values()))
+    # Probed as it will be used: in half precision, training leaves an autocast around the model's forward.
+    bench.unmount()
+    published = Policy(start.model, str(out), start.round, adapter_digest(out))
+    write_probe(out, bench.mount(published), bench)
+    return norm
