@@ -95,8 +95,8 @@ class Drawing:
             raise PhaseError(
                 f"{len(failed)} of {len(scores)} candidates could not be scored (score.max_unscored_rate is "
                 f"{self._max_unscored_rate:g}); the first: {failed[0].error}. Mend what made it fail (a missing "
-                "package, an overloaded machine) and run the same command again: the candidates are kept. Another scorer "
-                "or score.timeout_seconds is another experiment: name=NEW or --fork NEW"
+                "package, an overloaded machine) and run the same command again: the candidates are kept. Another "
+                "verifier or score.timeout_seconds is another experiment: name=NEW or --fork NEW"
             )
 
 

@@ -104,3 +104,11 @@ def test_every_shipped_recipe_composes_is_short_and_has_a_readme_with_a_command(
 @pytest.mark.parametrize("path", sorted(shipped("configs").rglob("*.yaml")), ids=str)
 def test_every_shipped_config_composes_with_a_recipe(path: Path) -> None:
     compose("quickstart", layers=[str(path.relative_to(shipped("configs")).with_suffix(""))])
+
+
+def test_a_short_form_can_be_added_to_and_a_document_marker_is_no_matter(recipe: Path) -> None:
+    recipe.write_text("---\n" + RECIPE)
+    composed = compose(str(recipe), overrides=["prompts.train.limit=3"])
+    assert (composed.config.prompts.train.path, composed.config.prompts.train.limit) == ("a.jsonl", 3)
+    assert composed.origins["prompts.train.path"] == "recipe"
+    assert composed.origins["prompts.train.limit"] == "command line"

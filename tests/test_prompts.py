@@ -147,3 +147,16 @@ def test_a_source_that_cannot_be_read_says_why(tmp_path: Path, source: str, said
     with pytest.raises((ConfigError, DataError), match=said) as error:
         load(config(train=source), tmp_path)
     assert isinstance(error.value, SelftrainError)
+
+
+@pytest.mark.parametrize("template", ["{prompt", "{prompt.x}", "{prompt!z}", "{}"])
+def test_a_template_that_does_not_fit_says_how_to_write_a_plain_brace(tmp_path: Path, template: str) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 1))
+    with pytest.raises((ConfigError, DataError), match=r"plain brace"):
+        load(config(train="a.jsonl", template=template), tmp_path)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "caf\xe9", "reference": 1}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1 is not UTF-8"):
+        load(config(train="a.jsonl"), tmp_path)

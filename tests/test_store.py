@@ -101,7 +101,7 @@ def test_a_damaged_file_is_named_with_the_receipt_to_delete(run: RunDirectory, d
 def test_a_broken_receipt_is_named(run: RunDirectory) -> None:
     run.commit(receipt())
     run.receipt_path(KEY).write_text(json.dumps({"key": KEY}))
-    with pytest.raises(DataError, match="is no receipt .*delete it to redo"):
+    with pytest.raises(DataError, match=r"is no receipt .*delete it to redo"):
         RunDirectory(run.path).receipt(KEY)
     run.unlock()
 
