@@ -6,7 +6,7 @@ and the choice of what a fork may keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +122,26 @@ class Fingerprints:
         """The receipts, in order, whose configuration is the same and whose inputs are kept too."""
         # A skipped training hands on the policy it was given, which it did not make.
         made_here = {receipt.output for receipt in receipts if receipt.files}
-        products, kept = set[str](), []
+        products, kept = set[str](), list[Receipt]()
         decisions_stand = True
         for receipt in receipts:
             inputs = set(receipt.ingredients["inputs"].values()) & made_here
             part = receipt.ingredients["config"]
             rests_on_decisions = receipt.phase == "train" and part["train"]["init_from"] == "best"
             stays = not self.changes(receipt) and inputs <= products and (decisions_stand or not rests_on_decisions)
+            stays &= _policy_is_kept(receipt, {one.key for one in kept})
             decisions_stand &= stays or receipt.phase != "evaluate"
             if stays:
                 products.add(receipt.output)
                 kept.append(receipt)
         return kept
+
+
+def _policy_is_kept(receipt: Receipt, kept: Collection[str]) -> bool:
+    """Whether the training that gave this phase its policy is kept. Digests do not tell where it was skipped."""
+    after_training = ("evaluate", "evaluate-sampled", "round")
+    number = receipt.round if receipt.phase in after_training else receipt.round - 1
+    return number < 1 or f"arms/{receipt.arm}/rounds/{number:03d}/train-improve-00" in kept
 
 
 def refusal(key: str, changed: Sequence[str], where: Path) -> ConfigError:

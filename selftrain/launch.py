@@ -134,11 +134,12 @@ def _record(
     path = run.path / "config.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     sets = {"train": prompts.train, **prompts.held_out()}
+    found = versions()
     new = {
         "config": config.model_dump(mode="json", by_alias=True),
         "origins": dict(composed.origins),
         "recipe": str(composed.recipe),
-        "versions": versions(),
+        "versions": found,
         "prompts": {
             name: {
                 "prompts": len(one.prompts),
@@ -150,7 +151,7 @@ def _record(
         },
         "wandb_run_id": old.get("wandb_run_id") or secrets.token_hex(4),
     }
-    if changed := differences(old.get("versions", new["versions"]), new["versions"]):
+    if changed := differences(old.get("versions", found), found):
         terminal.warn(f"other versions than before, so results may differ in their last bits: {', '.join(changed)}")
     if new != old:
         publish_bytes(path, (json.dumps(new, indent=1) + "\n").encode())

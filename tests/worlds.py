@@ -102,7 +102,9 @@ def results_of(run: Path) -> dict[str, Any]:
             found[name] = {**receipt, "seconds": None, "metrics": without_timings(receipt["metrics"])}
         elif path.is_file():
             found[name] = json.loads(path.read_text())
-    found["metrics.jsonl"] = [without_timings(row) for row in read(run / "metrics.jsonl")]
+    # In order of commits, which differs where an arm was there before main went on (forks, extensions).
+    rows = [without_timings(row) for row in read(run / "metrics.jsonl")]
+    found["metrics.jsonl"] = sorted(rows, key=lambda row: (row["key"], row.get("global_step", 0)))
     found["verdict.json"] = json.loads((run / "verdict.json").read_text())
     return found
 
