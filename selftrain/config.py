@@ -175,6 +175,7 @@ class ScoreConfig(Section):
     """How a candidate's answer is judged."""
 
     scorers: tuple[Annotated[ScorerConfig, BeforeValidator(_scorer)], ...] = Field(min_length=1)
+    """One or more; a candidate's value is their weighted mean."""
     correct_at: float = 1.0
     """A candidate is correct when its value is at least this."""
     timeout_seconds: float = Field(default=10.0, gt=0)
@@ -266,8 +267,9 @@ class EvaluateConfig(Section):
     ks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
     """The k of pass@k; none above `num_samples`."""
     temperature: float = Field(default=1.0, gt=0)
+    """Of the sampled answers."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Temperature and top_p of the sampled answers; greedy ones need neither."""
+    """Of the sampled answers."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Null: as in `sample` in the first round."""
     block_size: int = Field(default=64, ge=1)

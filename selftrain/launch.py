@@ -7,8 +7,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,21 @@ def _run(
 ) -> None:
     for one in (prompts.train, *prompts.held_out().values()):
         rooms.scorer.check_references(one.prompts)
-    log_path = _open_log(run)
+    with _attempt_log(run) as log_path:
+        _work(run, config, rooms, prompts, fingerprints, world, terminal, recorded, log_path)
+
+
+def _work(
+    run: RunDirectory,
+    config: Config,
+    rooms: Rooms,
+    prompts: PromptSets,
+    fingerprints: Fingerprints,
+    world: World,
+    terminal: Terminal,
+    recorded: Mapping[str, Any],
+    log_path: Path,
+) -> None:
     history = History(run)
     tracker = tracking.build(
         run.path,
@@ -159,8 +173,9 @@ def _record(
     return new
 
 
-def _open_log(run: RunDirectory) -> Path:
-    """Start the log of this attempt: logs/attempt_N/selftrain.log."""
+@contextmanager
+def _attempt_log(run: RunDirectory) -> Iterator[Path]:
+    """Keep the log of this attempt, for as long as the block lasts, in logs/attempt_N/selftrain.log."""
     logs = run.path / "logs"
     attempt = 1 + max((int(one.name.partition("_")[2]) for one in logs.glob("attempt_*")), default=0)
     path = logs / f"attempt_{attempt}" / "selftrain.log"
@@ -168,10 +183,15 @@ def _open_log(run: RunDirectory) -> Path:
         path.parent.mkdir(parents=True)
         handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger("selftrain").addHandler(handler)
-    logging.getLogger("selftrain").setLevel(logging.INFO)
+    logger = logging.getLogger("selftrain")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     run.note("attempt", number=attempt, pid=os.getpid(), started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-    return path
+    try:
+        yield path
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def _shown(config: Config) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "an absent column": (
         {"prompts": {"template": "{question}"}},
         65,
-        "no column 'question' (prompts.template uses it); it has: prompt",
+        "no column 'question' (prompts.template uses it; {{ is a plain brace); it has: prompt",
     ),
     "an overlap": ({"prompts": {"test": OVERLAP}}, 65, "also in prompts.test, for example 'what comes after 0?'"),
     "an unknown scorer": ({"score": {"scorers": ["exakt"]}}, 2, "exact"),
