@@ -136,7 +136,7 @@ class SampleConfig(Section):
     """`transformers` (built in), or `scripted` (answers from a function; no model: for tests)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of an engine that takes any (`scripted`: {function: file.py:function})."""
-    num_candidates: PerRound[Annotated[int, Field(ge=1)]] = 8
+    num_candidates: PerRound[Annotated[int, Field(ge=1, le=100_000)]] = 8
     """Candidates per prompt."""
     temperature: PerRound[Annotated[float, Field(ge=0)]] = 1.0
     """0 is greedy."""
