@@ -27,7 +27,6 @@ from selftrain.prompts import PromptSet, PromptSets
 from selftrain.records import (
     Candidate,
     Digest,
-    Funnel,
     Group,
     Outcome,
     Policy,
@@ -43,6 +42,7 @@ from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.survivors import buffer, to_survivors
 from selftrain.store import TEMPORARY, disk_errors, file_sha256, publish_folder, write_jsonl
+from selftrain.summaries import funnel_words
 
 
 class Phases:
@@ -151,7 +151,7 @@ class Phases:
             if len(chosen.kept) < knobs.min_survivors:
                 raise PhaseError(
                     f"round {round_number} of {arm.name}: {len(chosen.kept)} survivors, and select.min_survivors is "
-                    f"{knobs.min_survivors}; the funnel: {_funnel(chosen.funnel)}. Sample more candidates, "
+                    f"{knobs.min_survivors}; the funnel: {funnel_words(chosen.metrics)}. Sample more candidates, "
                     "lower the threshold, or lower min_survivors"
                 )
             texts = {group.prompt.id: _words(group) for group in groups}
@@ -166,7 +166,7 @@ class Phases:
             }
             rejected = [{"candidate_id": one, "why": why} for one, why in sorted(chosen.reasons.items())]
             files[f"{folder}/rejected.jsonl"] = write_jsonl(self.run.path / folder / "rejected.jsonl", rejected)
-            display.done(_funnel(chosen.funnel))
+            display.done(funnel_words(chosen.metrics))
             return Made(files, len(survivors), {**metrics, "select/training_examples": float(len(survivors))})
 
         return self.commits.once(arm, round_number, "select", "select-improve-00", inputs, make, 0, "candidates")
@@ -200,12 +200,14 @@ class Phases:
                     should_stop=self.commits.world.asked_to_stop,
                     on_step=lambda row: display.advance(1),
                 )
-            self._training_seconds += done.metrics.get("train/seconds_inside", 0.0)
+            self._training_seconds += done.metrics.get("train/training_seconds", 0.0)
             steps = f"{folder}{STEPS_FILE}"
             files = {f"{folder}/{name}": sha256 for name, sha256 in publish_folder(temporary, out).items()}
             files[steps] = write_jsonl(self.run.path / steps, done.steps)
             display.done(f"{len(examples):,} examples, loss {done.metrics['train/loss']:.3f}")
-            return Made(files, len(examples), {**done.metrics, "train/skipped": 0.0}, adapter_digest(out))
+            speed = _rate(done.metrics["train/tokens"], done.metrics["train/training_seconds"])
+            metrics = {**done.metrics, "train/skipped": 0.0, "train/tokens_per_second": speed}
+            return Made(files, len(examples), metrics, adapter_digest(out))
 
         inputs = {"survivors": survivors.output, "start": start.digest, **self.rooms.model_inputs}
         if survivors.rows == 0:
@@ -261,6 +263,7 @@ class Phases:
         def make(fingerprint: str, display: Phase) -> Made:
             files: dict[str, str] = {}
             metrics: dict[str, float] = {}
+            busy, tokens = self._drawing.busy_seconds, self._drawing.drawn_tokens
             for name, prompts in sets.items():
                 draw = Draw(
                     stream=f"{phase}/{name}/{round_number}",
@@ -282,6 +285,10 @@ class Phases:
                 files[table] = tables.write(self.run.path / table, outcomes, Outcome, fingerprint=fingerprint)
                 files |= self._hashes([*drawn, *written])
                 metrics |= self._figures(phase, name, candidates, outcomes)
+            speed = _rate(self._drawing.drawn_tokens - tokens, self._drawing.busy_seconds - busy)
+            metrics["evaluate/tokens_per_second" if phase == "evaluate" else "evaluate/sampled/tokens_per_second"] = (
+                speed
+            )
             rates = [(key.removeprefix("evaluate/"), value) for key, value in metrics.items() if key.endswith("@1")]
             display.done(*(f"{key.replace('/', ' ')} {value:.1%}" for key, value in rates))
             return Made(files, sum(len(one.prompts) for one in sets.values()), metrics)
@@ -332,8 +339,8 @@ def _words(group: Group) -> str:
     )
 
 
-def _funnel(funnel: Funnel) -> str:
-    return " > ".join(f"{left:,} {name}" for name, left in funnel.steps)
+def _rate(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds > 0 else 0.0
 
 
 def _num_steps(knobs: TrainConfig, examples: int) -> int:

@@ -14,7 +14,7 @@ from selftrain.reporting.figures import count, duration, interval, percent
 from selftrain.reporting.tables import RoundRow, Share
 from selftrain.tracking import Row
 
-FUNNEL = ("sampled", "scored", "finished", "length", "dedup", "rule", "max_per_prompt")
+FUNNEL = ("scored", "finished", "length", "dedup", "rule", "max_per_prompt")
 
 
 def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
@@ -47,7 +47,8 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
 def funnel_words(metrics: Mapping[str, float]) -> str:
     """`512 sampled > 480 scored > 170 rule`: how many were left after each step."""
     left = {"sampled": metrics["select/candidates"]}
-    left |= {name: metrics[f"select/{name}"] for name in FUNNEL[1:] if f"select/{name}" in metrics}
+    names = [key.removeprefix("select/") for key in metrics]  # in the order of the steps, which is not always the same
+    left |= {name: metrics[f"select/{name}"] for name in names if name in FUNNEL}
     return " > ".join(f"{count(value)} {name}" for name, value in left.items())
 
 

@@ -96,5 +96,5 @@ def _totals(survivors: Sequence[Survivor], rows: Sequence[Mapping[str, float]]) 
         "train/input_tokens": float(sum(len(one.token_ids) for one in survivors)),
         "train/padding_rate": 0.0,
         "train/adapter_norm": 1.0,
-        "train/seconds_inside": 0.0,
+        "train/training_seconds": 0.0,
     }

@@ -93,5 +93,5 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             "train/input_tokens": float(tally["input_tokens"]),
             "train/padding_rate": 1.0 - tally["input_tokens"] / tally["padded_tokens"],
             "train/adapter_norm": norm,
-            "train/seconds_inside": seconds,
+            "train/training_seconds": seconds,
         }

@@ -150,7 +150,7 @@ def test_each_step_has_a_row_and_the_totals_add_up(bench: Bench, tmp_path: Path)
     assert totals["train/tokens"] == rows[-1]["train/tokens"] == 2 * sum(sum(one.label_mask) for one in SURVIVORS)
     assert totals["train/input_tokens"] == 2 * sum(len(one.token_ids) for one in SURVIVORS)
     assert totals["train/loss"] == pytest.approx(sum(row["train/loss"] for row in rows) / 6)
-    assert totals["train/seconds_inside"] > 0
+    assert totals["train/training_seconds"] > 0
 
 
 def test_grouping_by_length_pads_less_than_a_random_order(bench: Bench, tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert [row["train/step"] for row in new] == list(range(stop_at + 1, 7))
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
     assert parts.steps == whole.steps
-    timeless = {key: value for key, value in parts.metrics.items() if key != "train/seconds_inside"}
-    assert timeless == {key: value for key, value in whole.metrics.items() if key != "train/seconds_inside"}
+    timeless = {key: value for key, value in parts.metrics.items() if key != "train/training_seconds"}
+    assert timeless == {key: value for key, value in whole.metrics.items() if key != "train/training_seconds"}
 
 
 def test_a_kill_costs_at_most_the_steps_since_the_last_checkpoint(bench: Bench, tmp_path: Path) -> None:
