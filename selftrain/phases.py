@@ -295,9 +295,8 @@ class Phases:
 
         total = sum(len(one.prompts) for one in sets.values()) * num_candidates
         receipt = self.commits.once(arm, round_number, phase, phase, inputs, make, 2 * total, "answers")
-        outcomes = {
-            name: tuple(tables.read(self.run.path / folder / name / "outcomes.parquet", Outcome)) for name in sets
-        }
+        tables_of = {name: self.run.path / folder / name / "outcomes.parquet" for name in sets}
+        outcomes = {name: tuple(tables.read(path, Outcome)) for name, path in tables_of.items()}
         return Report(arm.name, round_number, receipt.metrics, outcomes)
 
     def _figures(self, phase: str, name: str, candidates: list[Candidate], outcomes: list[Outcome]) -> dict[str, float]:
