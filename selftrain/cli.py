@@ -120,5 +120,7 @@ def main() -> None:
 
 def _leave(message: str | None, code: int) -> NoReturn:
     if message is not None:
-        print(f"selftrain: {message}", file=sys.stderr)
+        from selftrain.reporting.inert import inert_lines  # a message may quote what a model or a plug-in wrote
+
+        print(f"selftrain: {inert_lines(message)}", file=sys.stderr)
     sys.exit(code)

@@ -166,7 +166,12 @@ def _prompt(row: Mapping[str, Any], source: SourceConfig, config: PromptsConfig,
     columns = source.columns
     reference = None
     if columns.reference is not None:
-        value = _column(row, columns.reference, place, "set columns.reference to null if there is none")
+        value = _column(
+            row,
+            columns.reference,
+            place,
+            "name it in columns.reference of this set, or set that to null if there is none",
+        )
         reference = None if value is None else _text(value, f"{place}: the reference")
     own = _own_messages(row, columns.messages, place) or (Message("user", _asked(row, source, config, place)),)
     identifier = digest([[one.role, one.content] for one in own])[:20]

@@ -137,7 +137,10 @@ class RunDirectory:
     def lock(self) -> None:
         """Become the one writer, or raise RunLocked naming the holder. The kernel frees it when this process dies."""
         with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # a place such as /proc, where nobody makes folders
+                raise OSError(errno.EACCES, "no folders can be made there") from error
             file = open(self.path / "run.lock", "a+")  # noqa: SIM115 - held until the process ends
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

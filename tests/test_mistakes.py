@@ -41,6 +41,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "a field that is ours": ({"train": {"sft": {"learning_rate": 1}}}, 2, "train.learning_rate"),
     "an unknown field of LoraConfig": ({"train": {"lora": {"rank": 3}}}, 2, "train.lora"),
     "an unknown arm": ({"arms": ["placebo"]}, 2, "known: random_selection"),
+    "a billion candidates": ({"sample": {"num_candidates": 10**9}}, 2, "less than or equal to 100000"),
     "a name that leaves the folder": ({"name": "../up"}, 2, "cannot name a folder"),
 }
 
@@ -112,6 +113,20 @@ def test_a_folder_that_cannot_be_written_ends_with_74(folder: Path) -> None:
     assert done.returncode == 74, done.stderr
     assert "Traceback" not in done.stderr
     assert "choose another --runs-dir" in done.stderr
+
+
+def test_a_place_where_nobody_makes_folders_ends_with_74(folder: Path) -> None:
+    with pytest.raises(SelftrainError, match="choose another --runs-dir") as error:
+        run_here(folder / "recipe/recipe.yaml", runs_dir=Path("/proc/nowhere"))
+    assert error.value.exit_code == 74
+
+
+def test_what_a_verifier_wrote_reaches_the_terminal_harmless(folder: Path) -> None:
+    (folder / "recipe/judge.py").write_text("def judge(text):\n    raise RuntimeError('boom \\x1b[31mred')\n")
+    recipe = scripted_recipe(folder / "recipe", score={"scorers": ["judge.py:judge"]})
+    done = selftrain("run", recipe, "--runs-dir", folder / "runs")
+    assert "boom red" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_status_of_a_folder_that_is_no_run_ends_with_2(folder: Path) -> None:
