@@ -61,8 +61,8 @@ def _run_recipe(
     try:
         fingerprints.require_unchanged(run.receipts(), where=run.path)
         recorded = _record(run, config, composed, prompts, terminal)
-        with closing(Rooms(config, composed.folder)) as rooms:
-            _run(run, config, rooms, prompts, fingerprints, world, terminal, recorded)
+        with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run) as log_path:
+            _run(run, config, rooms, prompts, fingerprints, world, terminal, recorded, log_path)
     finally:
         run.unlock()
 
@@ -76,24 +76,10 @@ def _run(
     world: World,
     terminal: Terminal,
     recorded: Mapping[str, Any],
+    log_path: Path,
 ) -> None:
     for one in (prompts.train, *prompts.held_out().values()):
         rooms.scorer.check_references(one.prompts)
-    with _attempt_log(run) as log_path:
-        _work(run, config, rooms, prompts, fingerprints, world, terminal, recorded, log_path)
-
-
-def _work(
-    run: RunDirectory,
-    config: Config,
-    rooms: Rooms,
-    prompts: PromptSets,
-    fingerprints: Fingerprints,
-    world: World,
-    terminal: Terminal,
-    recorded: Mapping[str, Any],
-    log_path: Path,
-) -> None:
     history = History(run)
     tracker = tracking.build(
         run.path,
