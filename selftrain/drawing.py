@@ -20,7 +20,10 @@ from selftrain.world import World
 
 
 class Drawing:
-    """Draws and judges for one run. `busy_seconds`: inside the sampler and scorer."""
+    """Draws and judges for one run.
+
+    `busy_seconds` is the time spent inside the sampler and the scorer so far, `drawn_tokens` what was sampled.
+    """
 
     def __init__(self, rooms: Rooms, run_path: Path, world: World, *, seed: int, max_unscored_rate: float) -> None:
         self._rooms = rooms
