@@ -40,7 +40,8 @@ class Prompt:
     """What the policy is asked. Exactly one of `messages` (rendered by the chat template) and `text` is set.
 
     `id` hashes the content without the reference; `identity` is what makes two prompts the same problem across sets
-    (the id, unless the data names something wider: `a + b` and `b + a`).
+    (the id, unless the data names something wider: `a + b` and `b + a`). `completion` is a known good answer in full,
+    where the data has one.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Prompt:
     text: str | None
     reference: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    completion: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class Candidate:
 
     `completion_token_ids` include the stop token, or the tokens that complete the stop string; `text`, which is what
     scorers see, excludes them. `logprobs[t]` is the natural log-probability of `completion_token_ids[t]` under the
-    raw policy (temperature 1, no truncation of the vocabulary), as `logprobs_of` says.
+    raw policy (temperature 1, no truncation of the vocabulary), as `logprobs_of` says. `entropy` is the mean over the
+    completion's tokens of the entropy, in nats, of that same distribution over the whole vocabulary.
     """
 
     id: str
@@ -115,6 +118,7 @@ class Candidate:
     policy_digest: str
     logprobs: tuple[float, ...]
     logprobs_of: str = "temperature=1"
+    entropy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +174,16 @@ class Funnel:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How the policy did on one held-out prompt. `greedy` is the greedy answer's correctness (None: unscored);
-    `num_samples` and `num_correct` count the scored sampled answers (0 where none were drawn)."""
+    `num_samples` and `num_correct` count the scored sampled answers (0 where none were drawn). `right_answers` and
+    `wrong_answers` say how often each distinct extracted answer was given, most often first; sampled answers in which
+    the scorer found none are in neither."""
 
     prompt_id: str
     greedy: bool | None
     num_samples: int
     num_correct: int
+    right_answers: tuple[int, ...] = ()
+    wrong_answers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

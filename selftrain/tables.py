@@ -33,6 +33,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("policy_digest", pa.string()),
             ("logprobs", pa.list_(pa.float32())),
             ("logprobs_of", pa.string()),
+            ("entropy", pa.float64()),
         ]
     ),
     Score: pa.schema(
@@ -60,10 +61,25 @@ SCHEMAS: dict[type, pa.Schema] = {
         ]
     ),
     Outcome: pa.schema(
-        [("prompt_id", pa.string()), ("greedy", pa.bool_()), ("num_samples", pa.int32()), ("num_correct", pa.int32())]
+        [
+            ("prompt_id", pa.string()),
+            ("greedy", pa.bool_()),
+            ("num_samples", pa.int32()),
+            ("num_correct", pa.int32()),
+            ("right_answers", _IDS),
+            ("wrong_answers", _IDS),
+        ]
     ),
 }
-_TUPLES = ("prompt_token_ids", "completion_token_ids", "logprobs", "token_ids", "label_mask")
+_TUPLES = (
+    "prompt_token_ids",
+    "completion_token_ids",
+    "logprobs",
+    "token_ids",
+    "label_mask",
+    "right_answers",
+    "wrong_answers",
+)
 _FINGERPRINT = b"selftrain.fingerprint"
 
 

@@ -1,0 +1,58 @@
+"""The schema of a run: every knob, its default, and what it means. Ground floor: stdlib and pydantic only.
+
+    knobs     what a section is; schedules (`PerRound`) and guards
+    data      model, prompts
+    method    sample, score, select, train
+    measures  evaluate, stop, alarms
+    running   arms, track, ranks
+    run       the whole
+
+Groups are orthogonal: what data is trained on (`select.buffer`), what weights training starts from (`train.init_from`)
+and who samples are independent choices. A knob typed `PerRound[...]` takes one value or a list, one value per round,
+of which the last repeats. A knob changes the fingerprint of the phases its group feeds unless it is marked `GUARD`:
+it decides whether a phase goes on, never what it publishes. `rounds`, `stop`, `alarms`, `track`, `ranks` and `name`
+enter none.
+"""
+
+from __future__ import annotations
+
+from selftrain.config.data import Columns, FewShot, ModelConfig, PromptsConfig, SourceConfig
+from selftrain.config.knobs import GUARD, PerRound, Section, at_round, fingerprinted, one, resolved
+from selftrain.config.measures import ALARM_NAMES, AlarmName, AlarmsConfig, EvaluateConfig, RoundNames, StopConfig
+from selftrain.config.method import SampleConfig, ScoreConfig, ScorerConfig, SelectConfig, TrainConfig
+from selftrain.config.run import RUN_NAME, Config, config_of_arm
+from selftrain.config.running import ARMS, ArmConfig, RanksConfig, TrackConfig, WandbConfig
+
+__all__ = [
+    "ALARM_NAMES",
+    "ARMS",
+    "GUARD",
+    "RUN_NAME",
+    "AlarmName",
+    "AlarmsConfig",
+    "ArmConfig",
+    "Columns",
+    "Config",
+    "EvaluateConfig",
+    "FewShot",
+    "ModelConfig",
+    "PerRound",
+    "PromptsConfig",
+    "RanksConfig",
+    "RoundNames",
+    "SampleConfig",
+    "ScoreConfig",
+    "ScorerConfig",
+    "Section",
+    "SelectConfig",
+    "SourceConfig",
+    "StopConfig",
+    "TrackConfig",
+    "TrainConfig",
+    "WandbConfig",
+    "at_round",
+    "config_of_arm",
+    "fingerprinted",
+    "one",
+    "resolved",
+]

@@ -1,0 +1,60 @@
+"""What a section of knobs is: frozen, refusing unknown keys, with schedules and guards."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.config import JsonDict
+
+T = TypeVar("T")
+PerRound: TypeAlias = T | tuple[T, ...]
+GUARD: JsonDict = {"fingerprinted": False}
+
+
+def _is_schedule(section: type[BaseModel], name: str) -> bool:
+    return "PerRound" in str(section.__annotations__.get(name, ""))
+
+
+class Section(BaseModel):
+    """A frozen group of knobs that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _schedules_are_not_empty(self) -> Section:
+        for name in type(self).model_fields:
+            if getattr(self, name) == () and _is_schedule(type(self), name):
+                raise ValueError(f"{name} is an empty list; give one value, or one per round")
+        return self
+
+
+def at_round(section: Section, round_number: int) -> dict[str, Any]:
+    """The section as plain JSON data with every schedule replaced by its value in that round (1-based)."""
+    values = section.model_dump(mode="json", by_alias=True)
+    for name, field in type(section).model_fields.items():
+        if _is_schedule(type(section), name) and isinstance(values[field.alias or name], list):
+            schedule = values[field.alias or name]
+            values[field.alias or name] = schedule[min(round_number, len(schedule)) - 1]
+    return values
+
+
+def fingerprinted(section: Section, round_number: int = 1) -> dict[str, Any]:
+    """What of the section enters fingerprints in that round: all of it but the guards."""
+    values = at_round(section, round_number)
+    for name, field in type(section).model_fields.items():
+        if field.json_schema_extra == GUARD:
+            del values[field.alias or name]
+    return values
+
+
+def resolved(section: T, round_number: int) -> T:
+    """The section with every schedule replaced by its value in that round (1-based)."""
+    assert isinstance(section, Section)
+    return type(section).model_validate(at_round(section, round_number))
+
+
+def one(value: PerRound[T]) -> T:
+    """The value of a schedule that `resolved` has reduced to one."""
+    assert not isinstance(value, tuple)
+    return value

@@ -1,0 +1,104 @@
+"""The whole configuration of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from selftrain.config.data import ModelConfig, PromptsConfig
+from selftrain.config.knobs import Section
+from selftrain.config.measures import AlarmsConfig, EvaluateConfig, StopConfig
+from selftrain.config.method import SampleConfig, ScoreConfig, SelectConfig, TrainConfig
+from selftrain.config.running import ARM_SECTIONS, ArmConfig, RanksConfig, TrackConfig, as_arms
+
+RUN_NAME = re.compile(r"(?![.-])[A-Za-z0-9._-]{1,64}(?<!\.)")
+
+
+class Config(Section):
+    """One run, whole."""
+
+    name: str
+    """Of the run and its directory under `runs/`."""
+    seed: int = Field(default=0, ge=0)
+    """Of everything random: prompts, candidates, selection, training."""
+    rounds: int = Field(default=3, ge=1)
+    """How many; raise it to go on with a finished run. Enters no fingerprint."""
+    model: ModelConfig
+    prompts: PromptsConfig
+    sample: SampleConfig = SampleConfig()
+    score: ScoreConfig
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    stop: StopConfig = StopConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
+    arms: Annotated[tuple[ArmConfig, ...], BeforeValidator(as_arms)] = ()
+    track: TrackConfig = TrackConfig()
+    ranks: RanksConfig = RanksConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_safe_folder(cls, value: str) -> str:
+        if not RUN_NAME.fullmatch(value):
+            raise ValueError(f"{value!r} cannot name a folder; use letters, digits, '.', '_', '-' (at most 64)")
+        return value
+
+    @model_validator(mode="after")
+    def _arms_can_run(self) -> Config:
+        names = [arm.name for arm in self.arms]
+        for arm in self.arms:
+            if names.count(arm.name) > 1:
+                raise ValueError(f"arms: {arm.name!r} is named twice")
+            if arm.name == "seed_only" and self.prompts.seed_data is None:
+                raise ValueError("arms: seed_only trains on prompts.seed_data; give that, or leave the arm out")
+            if arm.overrides:
+                config_of_arm(self, arm)
+        return self
+
+    @model_validator(mode="after")
+    def _decisions_have_validation(self) -> Config:
+        stop = self.stop
+        needs = {
+            "train.init_from: best": "best" in _values(self.train.init_from),
+            "stop.patience": stop.patience is not None,
+            "stop.target": stop.target is not None,
+            "stop.max_regression": stop.max_regression is not None,
+        }
+        if self.prompts.validate_ is None and any(needs.values()):
+            what = ", ".join(name for name, needed in needs.items() if needed)
+            raise ValueError(f"{what} needs prompts.validate: test prompts are only reported, they decide nothing")
+        return self
+
+
+def _values(schedule: Any) -> tuple[Any, ...]:
+    return schedule if isinstance(schedule, tuple) else (schedule,)
+
+
+def config_of_arm(config: Config, arm: ArmConfig) -> Config:
+    """Main's configuration with the arm's overrides. Raises ValueError naming the arm and the knob."""
+    data = config.model_dump(mode="json", by_alias=True)
+    data["arms"] = []
+    for path, value in arm.overrides.items():
+        if not any(path == one or path.startswith(f"{one}.") for one in ARM_SECTIONS):
+            raise ValueError(
+                f"arms.{arm.name}: {path} must be the same in all arms; set one of {', '.join(ARM_SECTIONS)}"
+            )
+        *sections, knob = path.split(".")
+        place: Any = data
+        for name in sections:
+            place = place[name] if isinstance(place, Mapping) and name in place else None
+        if not isinstance(place, dict):
+            raise ValueError(f"arms.{arm.name}: there is no such key as {path}")
+        place[knob] = value
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = (
+            "there is no such key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        )
+        raise ValueError(f"arms.{arm.name}: {where}: {message}") from None
