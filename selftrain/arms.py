@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from selftrain.config import ArmConfig, RoundNames
+from selftrain.config import ArmConfig, Config, RoundNames, config_of_arm
 from selftrain.records import Policy, Receipt, Report
 
 
 @dataclass(slots=True)
 class Arm:
-    """The main arm (`control_of` is None), or a control that repeats main's rounds with other survivors.
+    """The main arm (`main` is None), or one beside it: a control, or main's method with some knobs set otherwise.
 
-    `policies[r]`, `reports[r]` and `receipts[key]` are what rounds so far gave; nothing here is state of its own.
+    `config` is the arm's own. `policies[r]`, `reports[r]` and `receipts[key]` are what rounds so far gave; nothing here
+    is state of its own. A receipt may be main's: what would come out the same is not done twice.
     """
 
     name: str
+    config: Config
     settings: ArmConfig | None = None
-    control_of: Arm | None = None
+    main: Arm | None = None
     policies: dict[int, Policy] = field(default_factory=dict)
     reports: dict[int, Report] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
+
+    @property
+    def control(self) -> str | None:
+        """The kind of control (a name of `config.ARMS`), or None for an arm that does what its knobs say."""
+        return self.settings.name if self.settings is not None and self.settings.is_control else None
 
     def key(self, round_number: int, name: str) -> str:
         """The name of a phase's receipt in the run directory."""
@@ -41,6 +49,24 @@ class Arm:
     def at(self, round_number: int, name: str) -> Receipt:
         """The receipt of a phase that is done."""
         return self.receipts[self.key(round_number, name)]
+
+    def of_round(self, round_number: int) -> dict[str, Receipt]:
+        """The receipts of a round by phase."""
+        start = f"{self.folder(round_number)}/"
+        return {one.phase: one for key, one in self.receipts.items() if key.startswith(start)}
+
+    def metrics(self, round_number: int) -> dict[str, float]:
+        """All metrics of a round."""
+        return {key: value for one in self.of_round(round_number).values() for key, value in one.metrics.items()}
+
+
+def arms_of(config: Config) -> Iterator[Arm]:
+    """Main first, then the others, each without a history yet."""
+    main = Arm("main", config)
+    yield main
+    for settings in config.arms:
+        own = config_of_arm(config, settings) if settings.overrides else config
+        yield Arm(settings.name, own, settings, main)
 
 
 def names_round(names: RoundNames, round_number: int, *, last: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from selftrain import __version__
-from selftrain.errors import SelftrainError
+from selftrain.errors import ConfigError, SelftrainError
 
 app = typer.Typer(
     name="selftrain",
@@ -62,11 +62,29 @@ def run(
         str | None,
         typer.Option(help="Start the run NAME from what of this one the changes leave as it was.", metavar="NAME"),
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="One run per seed, then all of them in one table: 0,1,2", metavar="S,S,..."),
+    ] = None,
 ) -> None:
     """Start a run, or go on with it: the same command does both."""
     from selftrain.launch import run_recipe
 
-    run_recipe(recipe, layers=layers or [], overrides=overrides or [], runs_dir=runs_dir, fork=fork)
+    run_recipe(
+        recipe,
+        layers=layers or [],
+        overrides=overrides or [],
+        runs_dir=runs_dir,
+        fork=fork,
+        seeds=_seeds(seeds) if seeds is not None else (),
+    )
+
+
+def _seeds(text: str) -> list[int]:
+    words = [one.strip() for one in text.split(",")]
+    if not all(one.isdecimal() for one in words) or len(set(words)) < len(words):
+        raise ConfigError(f"--seeds {text!r} is no list of distinct whole numbers; write it as 0,1,2")
+    return [int(one) for one in words]
 
 
 @app.command()
@@ -86,6 +104,26 @@ def status(
     from selftrain.outlook import show_status
 
     show_status(run, as_json=as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="Run directories, or RUN:ARM for one arm of a run.", show_default=False)
+    ],
+    set_name: Annotated[
+        str | None,
+        typer.Option(
+            "--set", help="The held-out set: test or validate.  [default: test, if all have it]", metavar="SET"
+        ),
+    ] = None,
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="Also compare runs that share no prompt.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
+) -> None:
+    """Compare runs at their headline rounds with the first one named; seeds of one recipe also all together."""
+    from selftrain.comparing import show_comparison
+
+    show_comparison(runs, set_name=set_name, unpaired=unpaired, as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Doing a phase once: the committed receipt if there is one, or the work, its files, its receipt and its metrics."""
+"""Doing a phase once: the committed receipt if there is one, or the work, its files, its receipt and its metrics.
+
+Every rank comes through here; the first one alone reads and writes receipts, and tells the others.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,28 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """A phase to be done: its place, what it is made from, and the words for its progress. `name` names its receipt.
+
+    `everywhere`: every rank takes part in the work; otherwise the first rank does it alone.
+    """
+
+    arm: Arm
+    round_number: int
+    phase: str
+    name: str
+    inputs: Mapping[str, str]
+    total: int = 0
+    unit: str = "candidates"
+    everywhere: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of the receipt."""
+        return self.arm.key(self.round_number, self.name)
+
+
+@dataclass(frozen=True, slots=True)
 class Commits:
     """Where phases are committed: the run directory, and everyone who is told."""
 
@@ -40,83 +65,87 @@ class Commits:
     tracker: Tracker
     history: History
 
-    def once(
-        self,
-        arm: Arm,
-        round_number: int,
-        phase: str,
-        name: str,
-        inputs: Mapping[str, str],
-        make: Callable[[str, Phase], Made],
-        total: int,
-        unit: str,
-    ) -> Receipt:
-        """The phase's receipt: the committed one, or that of doing the work now, told to the terminal.
+    def once(self, task: Task, make: Callable[[str, Phase], Made | None]) -> Receipt:
+        """The task's receipt: the committed one, or that of doing the work now, told to the terminal.
 
-        `make(fingerprint, display)` does the work. Raises ConfigError if what is committed had other ingredients.
+        `make(fingerprint, display)` does the work; what it gives on the first rank is committed. Raises ConfigError if
+        what is committed had other ingredients.
         """
-        receipt = self.known(arm, round_number, phase, name, inputs)
+        receipt = self.known(task)
         if receipt is not None:
-            self.terminal.kept(phase, arm=arm.name, round=round_number)
+            if receipt.key == task.key:
+                self.terminal.kept(task.phase, arm=task.arm.name, round=task.round_number)
             return receipt
         self.world.check()
         started = time.monotonic()
-        fingerprint = digest(self._ingredients(round_number, phase, inputs))
-        with self.terminal.phase(phase, total or None, unit, arm=arm.name, round=round_number) as display:
-            made = make(fingerprint, display)
-        return self.commit(arm, round_number, phase, name, inputs, made, seconds=time.monotonic() - started)
+        fingerprint = digest(self._ingredients(task))
+        made = None
+        if task.everywhere or self.world.is_first:
+            with self.terminal.phase(
+                task.phase, task.total or None, task.unit, arm=task.arm.name, round=task.round_number
+            ) as display:
+                made = make(fingerprint, display)
+        return self.commit(task, made, seconds=time.monotonic() - started)
 
-    def known(self, arm: Arm, round_number: int, phase: str, name: str, inputs: Mapping[str, str]) -> Receipt | None:
-        """The receipt if the phase is committed. Raises ConfigError if it was made from other ingredients."""
-        key = arm.key(round_number, name)
-        receipt = self.run.receipt(key)
+    def known(self, task: Task) -> Receipt | None:
+        """The receipt if the phase is committed, or if main has committed the same with the same ingredients.
+
+        Raises ConfigError if it was made from other ingredients.
+        """
+
+        def find() -> Receipt | None:
+            ingredients = self._ingredients(task)
+            fingerprint = digest(ingredients)
+            receipt = self.run.receipt(task.key)
+            if receipt is None:
+                main = task.arm.main
+                of_main = main.receipts.get(main.key(task.round_number, task.name)) if main is not None else None
+                return of_main if of_main is not None and of_main.fingerprint == fingerprint else None
+            if receipt.fingerprint != fingerprint:
+                raise refusal(task.key, differences(receipt.ingredients, ingredients), self.run.path)
+            return receipt
+
+        receipt = self.world.from_first(find, f"looking for {task.key}")
         if receipt is not None:
-            ingredients = self._ingredients(round_number, phase, inputs)
-            if receipt.fingerprint != digest(ingredients):
-                raise refusal(key, differences(receipt.ingredients, ingredients), self.run.path)
-            arm.receipts[key] = receipt
+            task.arm.receipts[task.key] = receipt
         return receipt
 
-    def commit(
-        self,
-        arm: Arm,
-        round_number: int,
-        phase: str,
-        name: str,
-        inputs: Mapping[str, str],
-        made: Made,
-        *,
-        seconds: float,
-    ) -> Receipt:
+    def commit(self, task: Task, made: Made | None, *, seconds: float) -> Receipt:
         """Write the receipt of what was made, and tell the tracker."""
-        key = arm.key(round_number, name)
-        ingredients = self._ingredients(round_number, phase, inputs)
-        receipt = self.run.commit(
-            Receipt(
-                key=key,
-                phase=phase,
-                arm=arm.name,
-                round=round_number,
-                fingerprint=digest(ingredients),
-                ingredients=ingredients,
-                output=made.output or output_digest(made.files),
-                rows=made.rows,
-                files=dict(made.files),
-                metrics={**made.metrics, **_costs(phase, seconds)},
-                seconds=seconds,
-                versions=versions(),
+
+        def write() -> Receipt:
+            assert made is not None
+            ingredients = self._ingredients(task)
+            return self.run.commit(
+                Receipt(
+                    key=task.key,
+                    phase=task.phase,
+                    arm=task.arm.name,
+                    round=task.round_number,
+                    fingerprint=digest(ingredients),
+                    ingredients=ingredients,
+                    output=made.output or output_digest(made.files),
+                    rows=made.rows,
+                    files=dict(made.files),
+                    metrics={**made.metrics, **_costs(task.phase, seconds)},
+                    seconds=seconds,
+                    versions=versions(),
+                )
             )
-        )
-        arm.receipts[key] = receipt
+
+        receipt = self.world.from_first(write, f"committing {task.key}")
+        task.arm.receipts[task.key] = receipt
         self.tracker.log(self.history.rows([receipt]))
         return receipt
 
-    def fingerprint_of_answers(self, round_number: int, phase: str, inputs: Mapping[str, str]) -> str:
+    def fingerprint_of_answers(self, task: Task) -> str:
         """Of an evaluation's answers, which do not depend on what scores them."""
-        return digest({"config": self.fingerprints.drawing(phase, round_number), "inputs": dict(inputs)})
+        part = self.fingerprints.drawing(task.phase, task.round_number)
+        return digest({"config": part, "inputs": dict(task.inputs)})
 
-    def _ingredients(self, round_number: int, phase: str, inputs: Mapping[str, str]) -> dict[str, Any]:
-        return {"config": self.fingerprints.part(phase, round_number), "inputs": dict(inputs)}
+    def _ingredients(self, task: Task) -> dict[str, Any]:
+        part = self.fingerprints.part(task.phase, task.round_number, task.arm.name)
+        return {"config": part, "inputs": dict(task.inputs)}
 
     def is_committed(self, arm: Arm, round_number: int) -> bool:
         """Whether anything of that round is committed."""
@@ -132,6 +161,7 @@ class Commits:
 
 
 def _costs(phase: str, seconds: float) -> dict[str, float]:
-    prefix = {"evaluate-sampled": "evaluate/sampled", "round": "overhead"}.get(phase, phase)
+    prefixes = {"evaluate-sampled": "evaluate/sampled", "evaluate-retention": "evaluate/retention", "round": "overhead"}
+    prefix = prefixes.get(phase, phase)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
     return {f"{prefix}/phase_seconds": seconds, f"{prefix}/peak_memory_bytes": peak}

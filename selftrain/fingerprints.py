@@ -6,28 +6,86 @@ and the choice of what a fork may keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from selftrain import plugins
 from selftrain.compose import differences
-from selftrain.config import Config, at_round, fingerprinted
+from selftrain.config import Config, ScorerConfig, at_round, config_of_arm, fingerprinted
 from selftrain.errors import ConfigError
 from selftrain.records import Receipt
 from selftrain.store import RunDirectory, publish_bytes
 
 GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
+SAMPLED_KNOBS = (*GREEDY_KNOBS, "num_samples", "ks", "temperature", "top_p")
 
 
 class Fingerprints:
-    """The parts of one configuration by phase. `prompts` maps each set's name to the digest of its content."""
+    """The parts of a run's configuration by arm and phase. `prompts` maps each set's name to its content's digest.
+
+    Every arm is measured as main is, so evaluation has main's part in all of them.
+    """
+
+    def __init__(self, config: Config, folder: Path, prompts: dict[str, str]) -> None:
+        self._main = Parts(config, folder, prompts)
+        self._own = {
+            arm.name: Parts(config_of_arm(config, arm), folder, prompts) for arm in config.arms if arm.overrides
+        }
+        self._arms = {"main", *(arm.name for arm in config.arms)}
+
+    def part(self, phase: str, round_number: int, arm: str = "main") -> dict[str, Any]:
+        """The configuration that can change the output of that phase of that arm in that round."""
+        parts = self._main if phase.startswith("evaluate") else self._own.get(arm, self._main)
+        return parts.part(phase, round_number)
+
+    def drawing(self, phase: str, round_number: int) -> dict[str, Any]:
+        """The part that an evaluation's answers depend on, without what they are scored by."""
+        part = self.part(phase, round_number)
+        del part["scoring"]
+        return part
+
+    def changes(self, receipt: Receipt) -> list[str]:
+        """One line per knob that differs from what the committed phase was made with."""
+        if receipt.arm not in self._arms:
+            return []  # an arm that was taken out of the recipe is not gone on with, so nothing of it can be altered
+        return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round, receipt.arm))
+
+    def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
+        """Raise ConfigError, with the differences and the ways on, if a committed phase would come out differently."""
+        for receipt in receipts:
+            if changed := self.changes(receipt):
+                raise refusal(receipt.key, changed, where)
+
+    def keepable(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """The receipts, in order, whose configuration is the same and whose inputs are kept too."""
+        # A skipped training hands on the policy it was given, which it did not make.
+        made_here = {receipt.output for receipt in receipts if receipt.files}
+        known = {receipt.key for receipt in receipts}
+        products, kept = set[str](), list[Receipt]()
+        decisions_stand = True
+        for receipt in receipts:
+            inputs = set(receipt.ingredients["inputs"].values()) & made_here
+            part = receipt.ingredients["config"]
+            rests_on_decisions = receipt.phase == "train" and part["train"]["init_from"] == "best"
+            stays = receipt.arm in self._arms and not self.changes(receipt)
+            stays &= inputs <= products and (decisions_stand or not rests_on_decisions)
+            stays &= _policy_is_kept(receipt, known, {one.key for one in kept})
+            decisions_stand &= stays or receipt.phase != "evaluate"
+            if stays:
+                products.add(receipt.output)
+                kept.append(receipt)
+        return kept
+
+
+class Parts:
+    """The parts of one configuration by phase."""
 
     def __init__(self, config: Config, folder: Path, prompts: dict[str, str]) -> None:
         self._config = config
         self._prompts = prompts
-        scorers = [one.name for one in config.score.scorers if plugins.is_reference(one.name)]
-        self._plugins = {name: plugins.source_digest(name, folder) for name in scorers}
+        self._plugins = _sources(config.score.scorers, folder)
+        self._retention_plugins = _sources(config.evaluate.retention_scorers, folder)
         function = config.sample.params.get("function")
         self._engine_source = plugins.source_digest(function, folder) if isinstance(function, str) else None
 
@@ -40,6 +98,7 @@ class Fingerprints:
             "train": self._train,
             "evaluate": self._evaluate,
             "evaluate-sampled": self._evaluate_sampled,
+            "evaluate-retention": self._retention,
             "round": self._nothing,
         }
         return parts[phase](max(round_number, 1))
@@ -93,55 +152,35 @@ class Fingerprints:
             "evaluate": {name: evaluate[name] for name in GREEDY_KNOBS},
             "max_new_tokens": self._config.evaluate.max_new_tokens
             or at_round(self._config.sample, 1)["max_new_tokens"],
-            "prompts": {name: value for name, value in self._prompts.items() if name != "train"},
+            "prompts": {name: self._prompts[name] for name in ("validate", "test") if name in self._prompts},
             "scoring": self._scoring(),
         }
 
-    def drawing(self, phase: str, round_number: int) -> dict[str, Any]:
-        """The part that an evaluation's answers depend on, without what they are scored by."""
-        part = self.part(phase, round_number)
-        del part["scoring"]
-        return part
-
     def _evaluate_sampled(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")
-        del evaluate["sampled_rounds"]
-        return {**self._evaluate(round_number), "evaluate": evaluate}
+        return {**self._evaluate(round_number), "evaluate": {name: evaluate[name] for name in SAMPLED_KNOBS}}
 
-    def changes(self, receipt: Receipt) -> list[str]:
-        """One line per knob that differs from what the committed phase was made with."""
-        return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round))
-
-    def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
-        """Raise ConfigError, with the differences and the ways on, if a committed phase would come out differently."""
-        for receipt in receipts:
-            if changed := self.changes(receipt):
-                raise refusal(receipt.key, changed, where)
-
-    def keepable(self, receipts: Sequence[Receipt]) -> list[Receipt]:
-        """The receipts, in order, whose configuration is the same and whose inputs are kept too."""
-        # A skipped training hands on the policy it was given, which it did not make.
-        made_here = {receipt.output for receipt in receipts if receipt.files}
-        products, kept = set[str](), list[Receipt]()
-        decisions_stand = True
-        for receipt in receipts:
-            inputs = set(receipt.ingredients["inputs"].values()) & made_here
-            part = receipt.ingredients["config"]
-            rests_on_decisions = receipt.phase == "train" and part["train"]["init_from"] == "best"
-            stays = not self.changes(receipt) and inputs <= products and (decisions_stand or not rests_on_decisions)
-            stays &= _policy_is_kept(receipt, {one.key for one in kept})
-            decisions_stand &= stays or receipt.phase != "evaluate"
-            if stays:
-                products.add(receipt.output)
-                kept.append(receipt)
-        return kept
+    def _retention(self, round_number: int) -> dict[str, Any]:
+        evaluate = self._config.evaluate.model_dump(mode="json")
+        return {
+            **self._evaluate(round_number),
+            "scorers": evaluate["retention_scorers"],
+            "scorer_sources": self._retention_plugins,
+            "prompts": {"retention": self._prompts.get("retention")},
+        }
 
 
-def _policy_is_kept(receipt: Receipt, kept: Collection[str]) -> bool:
+def _sources(scorers: Iterable[ScorerConfig], folder: Path) -> dict[str, str]:
+    names = [one.name for one in scorers if plugins.is_reference(one.name)]
+    return {name: plugins.source_digest(name, folder) for name in names}
+
+
+def _policy_is_kept(receipt: Receipt, known: Collection[str], kept: Collection[str]) -> bool:
     """Whether the training that gave this phase its policy is kept. Digests do not tell where it was skipped."""
-    after_training = ("evaluate", "evaluate-sampled", "round")
-    number = receipt.round if receipt.phase in after_training else receipt.round - 1
-    return number < 1 or f"arms/{receipt.arm}/rounds/{number:03d}/train-improve-00" in kept
+    is_after_training = receipt.phase.startswith("evaluate") or receipt.phase == "round"
+    number = receipt.round if is_after_training else receipt.round - 1
+    keys = [f"arms/{arm}/rounds/{number:03d}/train-improve-00" for arm in (receipt.arm, "main")]
+    return number < 1 or (keys[0] if keys[0] in known else keys[1]) in kept  # an arm may share main's training
 
 
 def refusal(key: str, changed: Sequence[str], where: Path) -> ConfigError:

@@ -11,6 +11,7 @@ from selftrain.store import RunDirectory, read_jsonl
 from selftrain.tracking import Row
 
 STEPS_FILE = ".steps.jsonl"
+ALARMS_FILE = "alarms.jsonl"
 
 
 class History:
@@ -21,7 +22,7 @@ class History:
         self._steps_before: dict[str, int] = defaultdict(int)
 
     def rows(self, receipts: Iterable[Receipt]) -> Iterator[Row]:
-        """One row per receipt, after a row per optimizer step where there are any."""
+        """One row per receipt, after a row per optimizer step and before a row per alarm where there are any."""
         for receipt in receipts:
             names: dict[str, Any] = {
                 "arm": receipt.arm,
@@ -29,12 +30,14 @@ class History:
                 "phase": receipt.phase,
                 "key": receipt.key,
             }
-            steps = self._steps(receipt)
+            steps = self._rows_of(receipt, STEPS_FILE)
             for number, step in enumerate(steps, 1):
                 yield {**names, "global_step": self._steps_before[receipt.arm] + number, "round_step": number, **step}
             self._steps_before[receipt.arm] += len(steps)
             yield {**names, **receipt.metrics}
+            for alarm in self._rows_of(receipt, ALARMS_FILE):
+                yield {**names, "phase": "alarm", "alarm": alarm["name"], "words": alarm["words"]}
 
-    def _steps(self, receipt: Receipt) -> list[dict[str, Any]]:
-        files = [name for name in receipt.files if name.endswith(STEPS_FILE)]
+    def _rows_of(self, receipt: Receipt, ending: str) -> list[dict[str, Any]]:
+        files = [name for name in receipt.files if name.endswith(ending)]
         return [row for name in files for row in read_jsonl(self._run.path / name)]

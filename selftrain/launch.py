@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,83 +25,134 @@ from selftrain.fingerprints import fork as copy_fork
 from selftrain.history import History
 from selftrain.loop import best_policy, run_arms
 from selftrain.phases import Phases
-from selftrain.preflight import check
+from selftrain.preflight import check, check_references, digests, prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import digest
 from selftrain.reporting.terminal import Terminal
 from selftrain.rooms import Rooms
 from selftrain.store import RunDirectory, disk_errors, publish_bytes
-from selftrain.summaries import final_rows, places, summary_row, verdict_data
-from selftrain.world import World
+from selftrain.summaries import final_rows, places, retention_of, summary_row, verdict_data
+from selftrain.world import World, imposed_single_thread
 
 # What W&B may be told of the configuration: knobs, never paths, parameters of plug-ins or anything of the environment.
 SHOWN_SECTIONS = ("sample", "select", "train", "evaluate", "stop")
 
 
 def run_recipe(
-    recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path, fork: str | None
+    recipe: str,
+    *,
+    layers: Sequence[str],
+    overrides: Sequence[str],
+    runs_dir: Path,
+    fork: str | None,
+    seeds: Sequence[int] = (),
 ) -> None:
-    """Start or resume the run of a recipe. Raises SelftrainError for everything a user can mend."""
-    world = World()
-    world.require_one_process()
-    with world.listening():
-        _run_recipe(world, recipe, layers=layers, overrides=overrides, runs_dir=runs_dir, fork=fork)
+    """Start or resume the run of a recipe, or one run per seed. Raises SelftrainError for what a user can mend.
 
-
-def _run_recipe(
-    world: World, recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path, fork: str | None
-) -> None:
+    Under a launcher every rank calls this; the first one writes.
+    """
     composed = compose(recipe, layers=layers, overrides=overrides)
-    prompts, fingerprints = check(composed)
-    config = composed.config
+    world = World()
+    with world.listening(), world.connected(composed.config.ranks):
+        if world.is_first and (warning := imposed_single_thread()) is not None:
+            Terminal().warn(warning)
+        if not seeds:
+            one_run(world, composed, runs_dir=runs_dir, fork=fork)
+            return
+        if fork is not None:
+            raise ConfigError("--fork is for one run; leave out --seeds, or fork each seed's run by its name")
+        run_seeds(world, composed, seeds, runs_dir=runs_dir)
+
+
+def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_dir: Path) -> None:
+    """One run per seed, one after the other, then what they say together. Done ones are not done again."""
+    name = composed.config.name
+    paths = []
+    for seed in seeds:
+        changes = {"seed": seed, "name": f"{name}-seed-{seed}"}
+        of_seed = replace(composed, config=composed.config.model_copy(update=changes))
+        paths.append(one_run(world, of_seed, runs_dir=runs_dir, fork=None, group=name))
+    if world.is_first:
+        _conclude_seeds(name, paths, runs_dir)
+
+
+def _conclude_seeds(name: str, paths: Sequence[Path], runs_dir: Path) -> None:
+    from selftrain.comparing import verdict_of_seeds
+    from selftrain.reporting.seeds import seeds_lines
+
+    verdict = asdict(verdict_of_seeds(paths))
+    path = runs_dir / f"{name}.seeds.json"
+    data = {"runs": [str(one) for one in paths], **verdict}
+    publish_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
     terminal = Terminal()
+    terminal.table(seeds_lines(verdict))
+    terminal.final([], verdict["lines"], [("all of this as data", str(path))])
+
+
+def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | None, group: str | None = None) -> Path:
+    """Start or resume one run; return its directory."""
+    trial = tracking.sweep_trial(os.environ)
+    if trial is not None and group is None:
+        changes = {"name": f"{composed.config.name}-{trial}"}
+        composed = replace(composed, config=composed.config.model_copy(update=changes))
+    prompts, fingerprints = check(composed)
+    terminal = Terminal() if world.is_first else Terminal(open(os.devnull, "w"), open(os.devnull, "w"))  # noqa: SIM115
+    config = composed.config
     if fork is not None:
-        config = _fork(composed, fingerprints, runs_dir, fork, terminal)
+        config = world.from_first(lambda: _fork(composed, fingerprints, runs_dir, fork, terminal), "the fork")
+    seen = digest([config.model_dump(mode="json"), digests(prompts)])
+    world.require_agreement("the configuration and its prompts", seen)
     run = RunDirectory(runs_dir / config.name)
-    run.lock()
+    world.from_first(run.lock, "the run's lock")
     try:
-        fingerprints.require_unchanged(run.receipts(), where=run.path)
-        recorded = _record(run, config, composed, prompts, terminal)
-        with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run) as log_path:
-            _run(run, config, rooms, prompts, fingerprints, world, terminal, recorded, log_path)
+        world.from_first(lambda: fingerprints.require_unchanged(run.receipts(), where=run.path), "the fingerprints")
+        recorded = world.from_first(lambda: _record(run, config, composed, prompts, terminal, world), "config.json")
+        with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run, world) as log_path:
+            check_references(rooms, prompts)
+            history = History(run)
+            tracker = _tracker(run, config, history, recorded, log_path, terminal, world, group)
+            commits = Commits(run, fingerprints, world, terminal, tracker, history)
+            phases = Phases(config, rooms=rooms, prompts=prompts, commits=commits)
+            _run(config, phases)
     finally:
         run.unlock()
+    return run.path
 
 
-def _run(
+def _tracker(
     run: RunDirectory,
     config: Config,
-    rooms: Rooms,
-    prompts: PromptSets,
-    fingerprints: Fingerprints,
-    world: World,
-    terminal: Terminal,
+    history: History,
     recorded: Mapping[str, Any],
     log_path: Path,
-) -> None:
-    for one in (prompts.train, *prompts.held_out().values()):
-        rooms.scorer.check_references(one.prompts)
-    history = History(run)
-    tracker = tracking.build(
+    terminal: Terminal,
+    world: World,
+    group: str | None,
+) -> tracking.Tracker:
+    if not world.is_first:
+        return tracking.Elsewhere()
+    return tracking.build(
         run.path,
         config.track,
         committed=history.rows(run.receipts()),
         run_id=recorded["wandb_run_id"],
         name=config.name,
+        group=group or config.name,
         mirrored_config=_shown(config),
         log_path=log_path.with_name("wandb.log"),
         warn=terminal.warn,
     )
-    phases = Phases(
-        config,
-        rooms=rooms,
-        prompts=prompts,
-        commits=Commits(run, fingerprints, world, terminal, tracker, history),
-    )
+
+
+def _run(config: Config, phases: Phases) -> None:
+    run, world, tracker = phases.run, phases.world, phases.commits.tracker
     try:
-        (run.path / "verdict.json").unlink(missing_ok=True)  # until this attempt has come to its own
+        if world.is_first:
+            (run.path / "verdict.json").unlink(missing_ok=True)  # until this attempt has come to its own
         arms = run_arms(config, phases)
-        _conclude(run, config, arms, terminal, tracker)
+        if world.is_first:
+            _conclude(run, config, arms, phases.terminal, tracker)
+        world.barrier("the verdict")
     finally:
         tracker.close()
 
@@ -116,6 +168,9 @@ def _conclude(
         verdict = decisions.headline(
             main.reports_in_order(),
             {arm.name: arm.reports_in_order() for arm in arms[1:]},
+            overrides={arm.name: arm.overrides for arm in config.arms if arm.overrides},
+            retention=retention_of(main),
+            decided_by=decisions.rules_on_validation(config),
             confidence=config.evaluate.confidence,
             resamples=config.evaluate.resamples,
             seed=config.seed,
@@ -128,12 +183,11 @@ def _conclude(
 
 
 def _record(
-    run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets, terminal: Terminal
+    run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets, terminal: Terminal, world: World
 ) -> Mapping[str, Any]:
     """Write config.json (again, if it changed) and return it; warn where libraries changed under a run."""
     path = run.path / "config.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    sets = {"train": prompts.train, **prompts.held_out()}
     found = versions()
     new = {
         "config": config.model_dump(mode="json", by_alias=True),
@@ -147,9 +201,9 @@ def _record(
                 "dropped_for_overlap": one.num_overlapping,
                 "digest": one.digest,
             }
-            for name, one in sets.items()
+            for name, one in prompt_sets(prompts).items()
         },
-        "wandb_run_id": old.get("wandb_run_id") or secrets.token_hex(4),
+        "wandb_run_id": old.get("wandb_run_id") or tracking.sweep_trial(os.environ) or secrets.token_hex(4),
     }
     if changed := differences(old.get("versions", found), found):
         terminal.warn(f"other versions than before, so results may differ in their last bits: {', '.join(changed)}")
@@ -160,19 +214,22 @@ def _record(
 
 
 @contextmanager
-def _attempt_log(run: RunDirectory) -> Iterator[Path]:
-    """Keep the log of this attempt, for as long as the block lasts, in logs/attempt_N/selftrain.log."""
+def _attempt_log(run: RunDirectory, world: World) -> Iterator[Path]:
+    """Keep the log of this attempt, for as long as the block lasts, in logs/attempt_N/selftrain.log (rank-R.log)."""
     logs = run.path / "logs"
-    attempt = 1 + max((int(one.name.partition("_")[2]) for one in logs.glob("attempt_*")), default=0)
-    path = logs / f"attempt_{attempt}" / "selftrain.log"
+    last = max((int(one.name.partition("_")[2]) for one in logs.glob("attempt_*")), default=0)
+    attempt = world.from_first(lambda: last + 1, "the number of this attempt")
+    path = logs / f"attempt_{attempt}" / ("selftrain.log" if world.is_first else f"rank-{world.rank}.log")
     with disk_errors(path):
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("selftrain")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    run.note("attempt", number=attempt, pid=os.getpid(), started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    if world.is_first:
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        run.note("attempt", number=attempt, pid=os.getpid(), ranks=world.size, started=started)
     try:
         yield path
     finally:

@@ -1,14 +1,15 @@
-"""The loop: rounds of sample, score, select, train, evaluate, for the main arm and then for each control.
+"""The loop: rounds of sample, score, select, train, evaluate, for the main arm and then for each of the others.
 
-Nothing here knows whether a phase is done now or was done before: `phases` answers with the committed result.
+Nothing here knows whether a phase is done now or was done before, or how many ranks do it: `phases` answers with the
+committed result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from selftrain.arms import Arm, names_round
+from selftrain.arms import Arm, arms_of, names_round
 from selftrain.config import Config, resolved
 from selftrain.evaluation import decisions
 from selftrain.phases import Phases
@@ -17,13 +18,11 @@ from selftrain.summaries import round_rows
 
 
 def run_arms(config: Config, phases: Phases) -> list[Arm]:
-    """Run the main arm, then the controls; return them with their histories, main first."""
-    main = Arm("main")
-    train_rounds(config, main, phases)
-    arms = [main]
-    for settings in config.arms:
-        arms.append(Arm(settings.name, settings, control_of=main))
-        train_rounds(config, arms[-1], phases)
+    """Run the main arm, then the others; return them with their histories, main first."""
+    arms = []
+    for arm in arms_of(config):
+        train_rounds(config, arm, phases)
+        arms.append(arm)
     return arms
 
 
@@ -33,99 +32,152 @@ def train_rounds(config: Config, arm: Arm, phases: Phases) -> Policy:
     measure(config, arm, phases, 0)
     for round_number in rounds_of(config, arm):
         started, busy = time.monotonic(), phases.busy_seconds()
-        scored = phases.gather(arm, round_number, arm.latest())
+        policy, start = built_upon(config, arm, round_number), start_of(config, arm, round_number)
+        scored = phases.gather(arm, round_number, policy)
         survivors = phases.select(arm, round_number, scored)
-        start = start_of(config, arm, round_number)
-        arm.policies[round_number] = phases.train(arm, round_number, survivors, start)
+        arm.policies[round_number] = phases.train(arm, round_number, survivors, start=start, otherwise=policy)
         measure(config, arm, phases, round_number)
         if phases.finish_round(arm, round_number, seconds=time.monotonic() - started, busy_before=busy):
             phases.terminal.round_table(arm.name, round_number, list(round_rows(arm, round_number)))
         if should_stop(config, arm, phases, round_number):
             break
-    if is_sampled(config, arm, "last"):
-        evaluate_sampled(arm, phases, max(arm.policies))
+    measure_last(config, arm, phases)
     return best_policy(arm)
 
 
-def rounds_of(config: Config, arm: Arm) -> range:
-    """The rounds to do: those of the config, or, for a control, those that main did."""
-    last = config.rounds if arm.control_of is None else max(arm.control_of.policies)
-    return range(1, last + 1)
+def rounds_of(config: Config, arm: Arm) -> Iterable[int]:
+    """The rounds to do: those of the config, or, beside main, those that main did.
+
+    What is shared with main in every round needs no rounds but those that are measured.
+    """
+    if arm.main is None:
+        return range(1, config.rounds + 1)
+    rounds = range(1, max(arm.main.policies) + 1)
+    if arm.control == "random_selection_shared":
+        return [number for number in rounds if is_measured(arm, number)]
+    return rounds
+
+
+def built_upon(config: Config, arm: Arm, round_number: int) -> Policy:
+    """The policy that the round samples from: the previous round's, or the best where the regression guard says so.
+
+    Main's validation decides, for every arm.
+    """
+    deciding = [one for one in (arm.main or arm).reports_in_order() if one.round < round_number]
+    if config.stop.max_regression is None or not deciding:
+        number = round_number - 1
+    else:
+        number = decisions.current_round(deciding, config.stop.max_regression)
+    shares_start = arm.control == "random_selection_shared" and arm.main is not None
+    return arm.main.policies[number] if shares_start and arm.main is not None else arm.policies[number]
 
 
 def start_of(config: Config, arm: Arm, round_number: int) -> Policy:
-    """Where training starts: the base model, the previous round's policy, or the best validated one so far.
+    """Where training starts: the base model, the policy that the round builds upon, or the best validated one so far.
 
-    A control starts where main did in that round (its own policy of that number), so that only the data differ.
+    An arm beside main starts where main did in that round (its own policy of that number).
     """
-    init_from = resolved(config.train, round_number).init_from
+    init_from = resolved(arm.config.train, round_number).init_from
     if init_from == "base":
         return arm.policies[0]
     if init_from == "previous":
-        return arm.policies[round_number - 1]
-    deciding = (arm.control_of or arm).reports
-    earlier = [report for number, report in sorted(deciding.items()) if number < round_number]
-    return arm.policies[decisions.best_round(earlier)]
+        return built_upon(config, arm, round_number)
+    deciding = [one for one in (arm.main or arm).reports_in_order() if one.round < round_number]
+    owner = arm.main if arm.control == "random_selection_shared" and arm.main is not None else arm
+    return owner.policies[decisions.best_round(deciding)]
+
+
+def is_measured(arm: Arm, round_number: int) -> bool:
+    """Whether an arm beside main is measured in that round: at main's headline, and where its settings say."""
+    assert arm.main is not None
+    assert arm.settings is not None
+    named = names_round(arm.settings.evaluate_rounds, round_number, last=max(arm.main.policies))
+    return named or (
+        bool(arm.main.reports) and round_number == decisions.headline_round(arm.main.reports_in_order())[0]
+    )
 
 
 def measure(config: Config, arm: Arm, phases: Phases, round_number: int) -> None:
-    """Evaluate the round if this arm is evaluated there. A control shares main's baseline."""
-    main = arm.control_of
-    if not phases.prompts.held_out():
-        return
-    if main is not None and round_number == 0:
-        arm.reports[0] = main.reports[0]
-        return
-    if main is not None and arm.settings is not None:
-        named = names_round(arm.settings.evaluate_rounds, round_number, last=max(main.policies))
-        if not named and round_number != decisions.headline_round(main.reports_in_order())[0]:
-            return
+    """Evaluate the round, if this arm is evaluated there. Round 0 is the same policy in all arms, and done once."""
     policy = arm.policies[round_number]
-    arm.reports[round_number] = phases.evaluate(arm, round_number, policy)
-    if is_sampled(config, arm, round_number):
-        evaluate_sampled(arm, phases, round_number)
+    if phases.prompts.held_out() and (arm.main is None or round_number == 0 or is_measured(arm, round_number)):
+        arm.reports[round_number] = phases.measuring.evaluate(arm, round_number, policy)
+    if arm.main is None:
+        if names_round(config.evaluate.sampled_rounds, round_number, last=-1):
+            evaluate_sampled(arm, phases, round_number)
+        if _keeps_retention(config, phases, round_number):
+            measure_retention(arm, phases, round_number)
 
 
-def is_sampled(config: Config, arm: Arm, round_number: int | str) -> bool:
-    """Whether the config wants sampled evaluation of main in that round; `last` is known when the loop has ended."""
-    names = config.evaluate.sampled_rounds
-    if arm.control_of is not None or not arm.reports:
+def measure_last(config: Config, arm: Arm, phases: Phases) -> None:
+    """What the config wants measured in the last round: which that is, is known when the loop has ended."""
+    last = max(arm.policies)
+    if arm.main is None and names_round(config.evaluate.sampled_rounds, last, last=last):
+        evaluate_sampled(arm, phases, last)
+    wanted = phases.prompts.retention is not None and names_round(config.evaluate.retention_rounds, last, last=last)
+    if arm.main is None and wanted and arm.reports:
+        for number in sorted({decisions.headline_round(arm.reports_in_order())[0], last}):
+            measure_retention(arm, phases, number)
+
+
+def _keeps_retention(config: Config, phases: Phases, round_number: int) -> bool:
+    """Whether retention is measured in that round; in round 0 always, as the others are compared with it."""
+    rounds = config.evaluate.retention_rounds
+    if phases.prompts.retention is None or rounds == "none":
         return False
-    if round_number == "last":
-        return not isinstance(names, str) and "last" in names
-    return names_round(names, int(round_number), last=-1)
+    return round_number == 0 or names_round(rounds, round_number, last=-1)
 
 
 def evaluate_sampled(arm: Arm, phases: Phases, round_number: int) -> None:
     """Add the sampled metrics of a round to its report."""
-    sampled = phases.evaluate_sampled(arm, round_number, arm.policies[round_number])
-    greedy = arm.reports[round_number]
-    metrics: Mapping[str, float] = {**greedy.metrics, **sampled.metrics}
-    arm.reports[round_number] = Report(arm.name, round_number, metrics, greedy.outcomes)
+    if round_number in arm.reports:
+        _add(
+            arm, round_number, phases.measuring.evaluate_sampled(arm, round_number, arm.policies[round_number]).metrics
+        )
+
+
+def measure_retention(arm: Arm, phases: Phases, round_number: int) -> None:
+    """Add what was retained to the round's report."""
+    _add(arm, round_number, phases.measuring.retention(arm, round_number, arm.policies[round_number]))
+
+
+def _add(arm: Arm, round_number: int, metrics: Mapping[str, float]) -> None:
+    if round_number in arm.reports:
+        report = arm.reports[round_number]
+        arm.reports[round_number] = Report(arm.name, round_number, {**report.metrics, **metrics}, report.outcomes)
 
 
 def should_stop(config: Config, arm: Arm, phases: Phases, round_number: int) -> bool:
     """Whether main ends early. A round that is already committed is never cut off by a stop rule."""
-    if arm.control_of is not None or phases.commits.is_committed(arm, round_number + 1):
+    if arm.main is not None:
         return False
-    reports = arm.reports_in_order()
-    reason = decisions.should_stop(
-        reports,
-        config.stop,
-        seconds=phases.commits.seconds_spent(),
-        sampled_tokens=int(phases.commits.tokens_sampled()),
-    )
-    if reason is not None and round_number < config.rounds:
-        phases.terminal.info(f"{arm.name} · stops after round {round_number}: {reason}")
-    return reason is not None
+
+    def reason() -> str | None:
+        if phases.commits.is_committed(arm, round_number + 1):
+            return None
+        stopping = [one.name for one in phases.alarms(arm, round_number) if one.name in config.alarms.stop_on]
+        if stopping:
+            return f"the alarm {stopping[0]} was raised, which is in alarms.stop_on"
+        return decisions.should_stop(
+            arm.reports_in_order(),
+            config.stop,
+            seconds=phases.commits.seconds_spent(),
+            sampled_tokens=int(phases.commits.tokens_sampled()),
+        )
+
+    why = phases.world.from_first(reason, f"whether to stop after round {round_number}")
+    if why is not None and round_number < config.rounds:
+        phases.terminal.info(f"{arm.name} · stops after round {round_number}: {why}")
+    return why is not None
 
 
 def best_policy(arm: Arm) -> Policy:
     """The policy to promote: of the best validated round, or of the last where nothing validates.
 
-    A control's is main's choice too: what it was measured on decides nothing.
+    Beside main it is main's choice too: what an arm was measured on decides nothing.
     """
-    main = arm.control_of or arm
+    main = arm.main or arm
     if any("validate" in report.outcomes for report in main.reports.values()):
-        return arm.policies[decisions.best_round(main.reports_in_order())]
+        number = decisions.best_round(main.reports_in_order())
+        return arm.policies.get(number, arm.latest())
     return arm.latest()

@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from selftrain import controls
 from selftrain import prompts as prompt_room
-from selftrain.arms import Arm, names_round
+from selftrain.arms import Arm, arms_of, names_round
 from selftrain.compose import compose, leaves
-from selftrain.config import ARMS, Config, at_round
+from selftrain.config import ARMS, ArmConfig, Config, at_round, is_schedule
 from selftrain.errors import ConfigError
 from selftrain.parsing import parse
-from selftrain.preflight import check
+from selftrain.preflight import check, prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import Report
 from selftrain.store import RunDirectory
@@ -52,7 +53,7 @@ def _origin(key: str, origins: Any) -> str | None:
 
 def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
     """One line per set, round and arm, in words."""
-    for one in (prompts.train, *prompts.held_out().values()):
+    for one in prompt_sets(prompts).values():
         notes = [f"{one.num_duplicates} duplicates collapsed"] * bool(one.num_duplicates)
         notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
@@ -63,19 +64,33 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         which = f"round {numbers[0]}" if len(numbers) == 1 else f"rounds {numbers[0]} to {numbers[-1]}, each"
         yield f"{which}: {what}; {evaluation}"
     for arm in config.arms:
-        named = (
-            arm.evaluate_rounds if isinstance(arm.evaluate_rounds, str) else ", ".join(map(str, arm.evaluate_rounds))
-        )
-        yield (
-            f"arm {arm.name}: {ARMS[arm.name]}; rounds of its own, sharing the candidates of round 1; "
-            f"evaluated at main's headline round and: {named}"
-        )
+        yield _arm_words(arm)
+    yield from _left_unused(config, prompts)
     if "validate" in prompts.held_out():
         yield "validate decides which round is best; test is only reported"
     elif prompts.held_out():
         yield "no prompts.validate: the last round is the headline, and nothing is chosen"
     else:
         yield "no held-out prompts: nothing is evaluated, and the last round's policy is the result"
+
+
+def _left_unused(config: Config, prompts: PromptSets) -> Iterator[str]:
+    """What the config says and no round does."""
+    for name in ("prompts", "sample", "select", "train"):
+        section = getattr(config, name)
+        for knob, values in section:
+            if is_schedule(section, knob) and isinstance(values, tuple) and len(values) > config.rounds:
+                yield f"note: {name}.{knob} has {len(values)} values for {config.rounds} rounds; the rest is not used"
+    wanted, there = at_round(config.prompts, 1)["per_round"], len(prompts.train.prompts)
+    if wanted != "all" and wanted > there:
+        yield f"note: prompts.per_round is {wanted}, and there are {there} training prompts: a round asks them all"
+
+
+def _arm_words(arm: ArmConfig) -> str:
+    named = arm.evaluate_rounds if isinstance(arm.evaluate_rounds, str) else ", ".join(map(str, arm.evaluate_rounds))
+    knobs = ", ".join(f"{key} {value}" for key, value in arm.overrides.items())
+    what = ARMS[arm.name] if arm.is_control else f"main's method with {knobs}"
+    return f"arm {arm.name}: {what}; shares with main what is the same; evaluated at main's headline round and: {named}"
 
 
 def _round(config: Config, prompts: PromptSets, number: int) -> str:
@@ -142,21 +157,32 @@ def status_of(path: Path) -> dict[str, Any]:
 
 
 def _planned(config: Config, committed: Collection[str]) -> Iterator[Any]:
-    """Every phase in order of work. Which rounds of a control are evaluated is known once main has its headline."""
+    """Every phase in order of work. Beside main, what is measured and what is shared is known once main is done."""
     from selftrain.reporting.status import PlannedPhase
 
-    held_out = config.prompts.validate_ is not None or config.prompts.test is not None
-    for arm in (Arm("main"), *(Arm(one.name, one) for one in config.arms)):
-        is_main = arm.settings is None
+    for arm in arms_of(config):
         for number in range(config.rounds + 1):
-            phases = list(PHASE_FILES.items()) if number else []
-            if not is_main and number == 1:
-                phases = phases[2:]  # a control takes main's candidates and scores in the first round
-            if held_out and (is_main or arm.key(number, "evaluate") in committed):
-                phases.append(("evaluate", "evaluate"))
-                if is_main and names_round(config.evaluate.sampled_rounds, number, last=config.rounds):
-                    phases.append(("evaluate-sampled", "evaluate-sampled"))
-            if number:
-                phases.append(("round", "round"))
-            for phase, name in phases:
+            for phase, name in _phases_of(config, arm, number, committed):
                 yield PlannedPhase(arm.key(number, name), arm.name, number, phase)
+
+
+def _phases_of(config: Config, arm: Arm, number: int, committed: Collection[str]) -> Iterator[tuple[str, str]]:
+    """(phase, receipt's name) of one round of one arm. What another arm shares with main has no receipt of its own."""
+    is_main = arm.main is None
+    in_round = [*PHASE_FILES.items(), ("round", "round")] if number else []
+    if arm.control is not None and (number == 1 or not controls.samples(arm)):
+        in_round = [one for one in in_round if one[0] not in ("sample", "score")]
+    if arm.control == "random_selection_shared" and number < config.rounds:
+        in_round = []
+    is_over = arm.key(number, "round") in committed
+    for phase, name in in_round:
+        if is_main or not is_over or arm.key(number, name) in committed:
+            yield phase, name
+    if config.prompts.validate_ is None and config.prompts.test is None:
+        return
+    names = {"evaluate": "all", "evaluate-sampled": config.evaluate.sampled_rounds}
+    if config.prompts.retention is not None:
+        names["evaluate-retention"] = config.evaluate.retention_rounds
+    for phase, rounds in names.items():
+        if names_round(rounds, number, last=config.rounds) if is_main else arm.key(number, phase) in committed:
+            yield phase, phase

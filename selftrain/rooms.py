@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain import sampling, scoring, training
+from selftrain.arms import Arm
 from selftrain.config import Config
 from selftrain.records import Policy, digest
 
@@ -16,15 +17,30 @@ if TYPE_CHECKING:
 
 
 class Rooms:
-    """Builds the sampler, scorer and trainer that the configuration names, each once per process."""
+    """Builds the sampler, scorer and trainer that the configuration names, each once per process.
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    `of_arm` are the rooms of an arm with knobs of its own, which shares the loaded model.
+    """
+
+    def __init__(self, config: Config, folder: Path, main: Rooms | None = None) -> None:
         self._config = config
         self._folder = folder
+        self._main = main
+        self._of_arms: dict[str, Rooms] = {}
+
+    def of_arm(self, arm: Arm) -> Rooms:
+        """The rooms that work for the arm: these, unless it sets knobs of its own."""
+        if arm.config is self._config:
+            return self
+        if arm.name not in self._of_arms:
+            self._of_arms[arm.name] = Rooms(arm.config, self._folder, self)
+        return self._of_arms[arm.name]
 
     @cached_property
     def bench(self) -> Bench:
         """The loaded base model, shared by the rooms that need one."""
+        if self._main is not None:
+            return self._main.bench
         from selftrain.models import Bench
 
         config = self._config.model
@@ -64,11 +80,22 @@ class Rooms:
         return scoring.build(self._config.score, self._folder)
 
     @cached_property
+    def retention_scorer(self) -> CombinedScorer:
+        """Judges answers to retention prompts."""
+        named = self._config.evaluate.retention_scorers
+        if not named:
+            return self.scorer
+        return scoring.build(self._config.score.model_copy(update={"scorers": named}), self._folder)
+
+    @cached_property
     def trainer(self) -> training.Trainer:
         """Fine-tunes on the survivors."""
         return training.build(self._config.train, lambda: self.bench)
 
     def close(self) -> None:
         """End worker processes."""
-        if "scorer" in self.__dict__:
-            self.scorer.close()
+        for rooms in self._of_arms.values():
+            rooms.close()
+        for name in ("scorer", "retention_scorer"):
+            if name in self.__dict__:
+                self.__dict__[name].close()

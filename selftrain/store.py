@@ -229,6 +229,14 @@ class RunDirectory:
             paths.append(path)
         return paths
 
+    def tables(self, receipt: Receipt) -> list[Path]:
+        """Those of its verified files that hold records."""
+        return [path for path in self.verified(receipt) if path.suffix == ".parquet"]
+
+    def hashes(self, names: Sequence[str]) -> dict[str, str]:
+        """The sha256 of published files, by their paths relative to the run."""
+        return {name: file_sha256(self.path / name) for name in names}
+
     # Journal
 
     def _append_event(self, event: Mapping[str, Any]) -> None:

@@ -19,8 +19,7 @@ FUNNEL = ("scored", "finished", "length", "dedup", "rule", "max_per_prompt")
 
 def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
     """The table of one round: (phase, what, value)."""
-    of_phase = {one.phase: one for key, one in arm.receipts.items() if key.startswith(arm.folder(round_number) + "/")}
-    metrics = {key: value for one in of_phase.values() for key, value in one.metrics.items()}
+    of_phase, metrics = arm.of_round(round_number), arm.metrics(round_number)
     if "sample" in of_phase:
         yield "sample", "candidates", count(metrics["sample/candidates"])
         yield "sample", "truncated", percent(metrics["sample/truncated_rate"])
@@ -30,7 +29,7 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
     yield "select", "funnel", funnel_words(metrics)
     yield "train", "examples", count(metrics.get("select/training_examples", 0.0))
     if metrics.get("train/skipped"):
-        yield "train", "skipped", "no survivors"
+        yield "train", "skipped", "nothing to train on"
     else:
         yield "train", "steps", count(metrics["train/steps"])
         yield "train", "loss", f"{metrics['train/loss']:.4f}"
@@ -46,6 +45,8 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
 
 def funnel_words(metrics: Mapping[str, float]) -> str:
     """`512 sampled > 480 scored > 170 rule`: how many were left after each step."""
+    if "select/candidates" not in metrics:
+        return f"{count(metrics['select/kept'])} demonstrations"
     left = {"sampled": metrics["select/candidates"]}
     names = [key.removeprefix("select/") for key in metrics]  # in the order of the steps, which is not always the same
     left |= {name: metrics[f"select/{name}"] for name in names if name in FUNNEL}
@@ -71,7 +72,7 @@ def _round_row(arm: Arm, number: int, best: int) -> RoundRow:
     for key, receipt in arm.receipts.items():
         if key.startswith(arm.folder(number) + "/") and receipt.phase != "round":
             metrics |= receipt.metrics
-            seconds += receipt.seconds
+            seconds += receipt.seconds if receipt.key == key else 0.0  # what main did is in main's row
     report = arm.reports.get(number)
     return RoundRow(
         arm=arm.name,
@@ -82,8 +83,18 @@ def _round_row(arm: Arm, number: int, best: int) -> RoundRow:
         kept=int(metrics["select/kept"]) if "select/kept" in metrics else None,
         steps=int(metrics["train/steps"]) if "train/steps" in metrics else None,
         seconds=seconds,
-        is_best=arm.control_of is None and number == best,
+        is_best=arm.main is None and number == best,
     )
+
+
+def retention_of(arm: Arm) -> dict[int, Mapping[str, float]]:
+    """The metrics of the rounds at which retention was measured."""
+    key = "evaluate/retention/"
+    return {
+        number: report.metrics
+        for number, report in arm.reports.items()
+        if any(name.startswith(key) for name in report.metrics)
+    }
 
 
 def verdict_data(verdict: Verdict, best: int) -> dict[str, Any]:

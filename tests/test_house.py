@@ -16,11 +16,35 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "wandb", "accelerat
 # Upper floors may import lower ones, never the reverse; the rooms of floor 2 never import each other.
 FLOORS = {
     0: {"errors", "records", "config", "parsing"},
-    1: {"store", "compose", "plugins", "world", "models", "adapters", "tables", "fingerprints", "arms", "planning"},
+    1: {
+        "store",
+        "compose",
+        "plugins",
+        "world",
+        "models",
+        "adapters",
+        "tables",
+        "fingerprints",
+        "arms",
+        "planning",
+        "ranks",
+        "heartbeat",
+    },
     2: {"prompts", "sampling", "scoring", "selection", "training", "evaluation", "tracking", "reporting"},
-    3: {"rooms", "drawing", "history", "commits", "phases", "summaries", "preflight"},
+    3: {
+        "rooms",
+        "drawing",
+        "history",
+        "commits",
+        "phases",
+        "measuring",
+        "choosing",
+        "controls",
+        "summaries",
+        "preflight",
+    },
     4: {"loop"},
-    5: {"launch", "outlook", "cli", "__main__"},
+    5: {"launch", "outlook", "comparing", "cli", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

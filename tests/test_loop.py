@@ -87,7 +87,9 @@ def test_a_round_without_survivors_keeps_the_policy_says_so_and_goes_on(
     recipe = scripted_recipe(tmp_path / "recipe")
     (tmp_path / "recipe/answers.py").write_text(NOBODY_IS_RIGHT)
     run = run_here(recipe, runs_dir=tmp_path)
-    assert "round 1: no survivors, so no training; the policy stays as it is" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "round 1 · train · no survivors, so no training; the policy stays as it is" in captured.out
+    assert "main · round 1 · no_survivors" in captured.err, "which is an alarm too"
     receipt = receipt_of(run, "main/rounds/003/train-improve-00")
     assert receipt["metrics"]["train/skipped"] == 1.0
     assert receipt["output"] == receipt["ingredients"]["inputs"]["start"]
@@ -156,7 +158,9 @@ def test_what_a_scorer_cannot_judge_is_neither_right_nor_wrong_nor_kept(tmp_path
     )
     run = run_here(recipe, "arms=[]", runs_dir=tmp_path)
     scores = [
-        one for path in (run / "arms/main/rounds/001/scores/wave-00").iterdir() for one in tables.read(path, Score)
+        one
+        for path in (run / "arms/main/rounds/001/scores/wave-00").glob("*.parquet")
+        for one in tables.read(path, Score)
     ]
     unscored = {one.candidate_id for one in scores if one.value is None}
     assert unscored

@@ -85,7 +85,8 @@ def test_everything_truncated_trains_nothing_and_says_why(folder: Path, capsys: 
     run_here(recipe, runs_dir=folder / "runs")
     out = capsys.readouterr()
     assert "48 sampled > 48 scored > 0 finished" in out.out
-    assert "no survivors" in out.err
+    assert "no survivors" in out.out
+    assert "no_survivors" in out.err
 
 
 def test_a_second_run_on_the_directory_is_refused_in_under_a_second_with_the_holder(folder: Path) -> None:
@@ -135,10 +136,11 @@ def test_status_of_a_folder_that_is_no_run_ends_with_2(folder: Path) -> None:
     assert "is no run directory" in done.stderr
 
 
-def test_several_processes_are_refused(folder: Path) -> None:
+def test_ranks_that_no_launcher_started_are_told_what_does(folder: Path) -> None:
     done = selftrain("run", folder / "recipe", "--runs-dir", folder, WORLD_SIZE="2", RANK="0")
     assert done.returncode == 2
-    assert "2 processes" in done.stderr
+    assert "start them with torchrun or accelerate launch" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_damaged_files_are_named_with_the_way_out(folder: Path) -> None:

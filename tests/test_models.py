@@ -62,6 +62,30 @@ def test_making_a_bench_loads_nothing(tmp_path: Path) -> None:
     Bench(ModelConfig(path=str(tmp_path / "nowhere")))
 
 
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "expected"),
+    [(0, "1", "cpu"), (1, None, "cuda:0"), (1, "1", "cuda:0"), (4, None, "cuda:0"), (4, "2", "cuda:2")],
+)
+def test_a_rank_takes_the_gpu_of_its_number_where_it_sees_several(
+    monkeypatch: pytest.MonkeyPatch, visible: int, local_rank: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert Bench(ModelConfig(path="none")).device == torch.device(expected)
+    assert Bench(ModelConfig(path="none", device="cpu")).device == torch.device("cpu")
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 2, but 2 GPUs are visible"):
+        _ = Bench(ModelConfig(path="none")).device
+
+
 def test_a_chat_prompt_is_rendered_once_by_the_template(chat_folder: Path) -> None:
     bench = bench_of(chat_folder)
     ids = bench.render(QUESTION)

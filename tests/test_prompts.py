@@ -160,3 +160,166 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "caf\xe9", "reference": 1}\n')
     with pytest.raises(DataError, match=r"a\.jsonl, line 1 is not UTF-8"):
         load(config(train="a.jsonl"), tmp_path)
+
+
+def test_a_completion_is_kept_beside_the_prompt_and_changes_neither_id_nor_metadata(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": "x", "reference": "1", "k": 2}])
+    write(tmp_path / "b.jsonl", [{"prompt": "x", "reference": "1", "k": 2, "completion": " 1"}])
+    write(tmp_path / "c.jsonl", [{"prompt": "x", "reference": "1", "k": 2, "shown": " 1", "completion": None}])
+    (without,) = load(config(train="a.jsonl"), tmp_path).train.prompts
+    (having,) = load(config(train="b.jsonl"), tmp_path).train.prompts
+    source = {"path": "c.jsonl", "columns": {"completion": "shown"}}
+    (named,) = load(config(train=source), tmp_path).train.prompts
+    assert (without.completion, having.completion, named.completion) == (None, " 1", " 1")
+    assert without.id == having.id == named.id
+    assert without.metadata == having.metadata == {"k": 2}
+
+
+def test_completions_count_in_the_digests_of_what_is_trained_on_alone(tmp_path: Path) -> None:
+    digests = []
+    for completion in (None, " 1", " one"):
+        for name, prompt in (("a", "x"), ("b", "y"), ("c", "z"), ("d", "w")):
+            row = {"prompt": prompt, "reference": "1"}
+            write(tmp_path / f"{name}.jsonl", [row if completion is None else {**row, "completion": completion}])
+        sets = load(config(train="a.jsonl", validate="b.jsonl", test="c.jsonl", seed_data="d.jsonl"), tmp_path)
+        assert sets.validate is not None
+        assert sets.test is not None
+        assert sets.seed_data is not None
+        digests.append([one.digest for one in (sets.train, sets.seed_data, sets.validate, sets.test)])
+    train, seed_data, validate, test = zip(*digests, strict=True)
+    assert (len(set(train)), len(set(seed_data)), len(set(validate)), len(set(test))) == (3, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("completion", "said"), [([1], "the completion .* must be text or a number"), (" \n", "the completion is empty")]
+)
+def test_a_completion_that_is_none_is_refused_with_its_row(tmp_path: Path, completion: Any, said: str) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": "x", "reference": "1", "completion": completion}])
+    with pytest.raises(DataError, match=rf"a\.jsonl, line 1: {said}"):
+        load(config(train="a.jsonl"), tmp_path)
+
+
+def test_demonstrations_are_asked_like_training_prompts_and_show_a_completion_or_a_reference(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"a": 1, "reference": 2}])
+    write(tmp_path / "b.jsonl", [{"a": 5, "completion": " 6"}, {"a": 6, "reference": 7}])
+    sets = load(config(train="a.jsonl", seed_data="b.jsonl", template="{a} + 1 ="), tmp_path)
+    assert sets.seed_data is not None
+    shown = [(one.text, one.completion, one.reference) for one in sets.seed_data.prompts]
+    assert shown == [("5 + 1 =", " 6", None), ("6 + 1 =", None, "7")]
+
+
+def test_a_demonstration_that_shows_no_answer_is_refused_with_its_row(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 1))
+    for bad in ({"prompt": "y"}, {"prompt": "y", "reference": None, "completion": None}):
+        write(tmp_path / "b.jsonl", [{"prompt": "x", "completion": "1"}, bad])
+        with pytest.raises(DataError, match=r"b\.jsonl, line 2 shows no answer: .*'completion'.*it has: prompt"):
+            load(config(train="a.jsonl", seed_data="b.jsonl"), tmp_path)
+
+
+def test_a_prompt_may_be_demonstrated_in_several_ways_but_trained_on_once(tmp_path: Path) -> None:
+    answers = [{"prompt": "x", "reference": "1", "completion": one} for one in ("1", "one", "1")]
+    write(tmp_path / "a.jsonl", answers)
+    sets = load(config(train="a.jsonl", seed_data="a.jsonl"), tmp_path)
+    assert sets.seed_data is not None
+    assert [one.completion for one in sets.seed_data.prompts] == ["1", "one"]
+    assert (len(sets.train.prompts), sets.train.num_duplicates, sets.seed_data.num_duplicates) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("held_out", ["validate", "test"])
+def test_what_is_held_out_may_not_be_demonstrated(tmp_path: Path, held_out: str) -> None:
+    write(tmp_path / "train.jsonl", rows(0, 5))
+    write(tmp_path / "held_out.jsonl", rows(10, 5))
+    write(tmp_path / "shown.jsonl", rows(14, 2) + rows(0, 2))
+    knobs = {"train": "train.jsonl", held_out: "held_out.jsonl", "seed_data": "shown.jsonl"}
+    with pytest.raises(DataError, match=rf"1 of the seed_data prompts .* in prompts\.{held_out}, .*drop_from_train"):
+        load(config(**knobs), tmp_path)
+    shown = load(config(**knobs, overlap="drop_from_train"), tmp_path).seed_data
+    assert shown is not None
+    assert [one.text for one in shown.prompts] == ["15?", "0?", "1?"]
+    assert shown.num_overlapping == 1
+    write(tmp_path / "shown.jsonl", rows(14, 1))
+    with pytest.raises(DataError, match=r"prompts\.seed_data: every one of them is also a held-out prompt"):
+        load(config(**knobs, overlap="drop_from_train"), tmp_path)
+
+
+def test_retention_rows_with_a_text_column_are_texts(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 1))
+    write(tmp_path / "b.jsonl", [{"text": "One.", "prompt": "x"}, {"text": "Two."}, {"text": "One."}])
+    kept = load(config(train="a.jsonl", retention={"path": "b.jsonl", "limit": 2}), tmp_path).retention
+    assert kept is not None
+    assert (kept.texts, kept.prompts) == (("One.", "Two."), None)
+    whole = load(config(train="a.jsonl", retention="b.jsonl"), tmp_path).retention
+    assert whole is not None
+    assert whole.texts == ("One.", "Two.", "One.")
+    assert whole.digest != kept.digest
+
+
+def test_retention_prompts_are_asked_without_template_and_worked_examples(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"a": 0, "reference": 1}])
+    write(tmp_path / "b.jsonl", [{"prompt": "Capital of France?", "reference": "Paris", "text": None}])
+    shown = [{"prompt": "q", "completion": "r"}]
+    source = {"path": "b.jsonl", "columns": {"text": "body"}}
+    knobs = {"train": "a.jsonl", "retention": source, "template": "{a}", "few_shot": shown}
+    kept = load(config(**knobs), tmp_path).retention
+    assert kept is not None
+    assert kept.prompts is not None
+    (prompt,) = kept.prompts.prompts
+    assert (prompt.text, prompt.reference, kept.texts) == ("Capital of France?", "Paris", ())
+    assert kept.digest == kept.prompts.digest
+    kept = load(config(**knobs | {"format": "chat", "system": "Be brief."}), tmp_path).retention
+    assert kept is not None
+    assert kept.prompts is not None
+    (prompt,) = kept.prompts.prompts
+    assert [(one.role, one.content) for one in prompt.messages or ()] == [
+        ("system", "Be brief."),
+        ("user", "Capital of France?"),
+    ]
+
+
+def test_a_text_column_that_is_named_as_the_prompts_holds_prompts(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 1))
+    write(tmp_path / "b.jsonl", [{"text": "Capital of France?", "reference": "Paris"}])
+    source = {"path": "b.jsonl", "columns": {"prompt": "text"}}
+    kept = load(config(train="a.jsonl", retention=source), tmp_path).retention
+    assert kept is not None
+    assert kept.prompts is not None
+    assert kept.prompts.prompts[0].text == "Capital of France?"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([{"text": "One."}, *rows(0, 1)], r"b\.jsonl, line 2 has no column 'text'"),
+        ([*rows(0, 2), {"text": "One."}], r"b\.jsonl, line 3 has a column 'text'"),
+        ([{"text": "One."}, {"text": " "}], r"b\.jsonl, line 2: the text is empty"),
+        ([{"text": None}], r"b\.jsonl, line 1: the text must be text"),
+        ([{"prompt": "x"}], "has no column 'reference'"),
+        ([], "it is empty"),
+    ],
+)
+def test_retention_that_is_neither_texts_nor_prompts_is_refused(tmp_path: Path, data: list[Any], said: str) -> None:
+    write(tmp_path / "a.jsonl", rows(0, 1))
+    write(tmp_path / "b.jsonl", data)
+    with pytest.raises(DataError, match=said):
+        load(config(train="a.jsonl", retention="b.jsonl"), tmp_path)
+
+
+def test_a_function_may_fill_one_row_again_and_again_and_never_end(tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text(
+        "import itertools\ndef numbers():\n    row = {}\n    for n in itertools.count():\n"
+        "        row.update(prompt=f'{n}?', reference=n)\n        yield row\n"
+    )
+    train = load(config(train={"path": "rows.py:numbers", "limit": 3}), tmp_path).train
+    assert [one.text for one in train.prompts] == ["0?", "1?", "2?"]
+
+
+def test_the_quickstart_can_show_every_answer_and_measure_what_is_kept() -> None:
+    from selftrain.compose import compose
+
+    composed = compose("quickstart")
+    sets = load(composed.config.prompts, composed.folder)
+    for prompts in (sets.train, *sets.held_out().values()):
+        assert all(one.completion == f" {one.reference}" for one in prompts.prompts)
+    assert sets.retention is not None
+    assert len(set(sets.retention.texts)) == 40
+    assert all(2 <= text.count(". ") + 1 <= 4 for text in sets.retention.texts)

@@ -122,3 +122,31 @@ def receipt_of(run: Path, key: str) -> dict[str, Any]:
     folder, _, name = key.rpartition("/")
     receipt: dict[str, Any] = json.loads((run / "arms" / folder / "receipts" / f"{name}.json").read_text())
     return receipt
+
+
+def ranks(recipe: Path, *overrides: str, runs_dir: Path, count: int = 2, **environment: str) -> subprocess.Popen[str]:
+    """Start a run on several ranks, as a user would with torchrun; its output is one text."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    words = ["-m", "selftrain", "run", str(recipe), *overrides, "--runs-dir", str(runs_dir)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [*launcher, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
+
+
+def pid_of_rank(launcher: subprocess.Popen[str], rank: int) -> int | None:
+    """The process of that rank, if it runs."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        if parent == launcher.pid and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    return None

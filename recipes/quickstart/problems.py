@@ -40,4 +40,5 @@ def _draw(pool: str, seed: int, size: int) -> Iterator[dict[str, object]]:
     rng = random.Random(f"{pool} {seed}")
     for low, high in rng.sample(pairs, size):
         a, b = (low, high) if rng.random() < 0.5 else (high, low)
-        yield {"a": a, "b": b, "reference": str(a + b), "identity": f"{low}+{high}"}
+        # The completion starts with the space that format text needs between "=" and the answer.
+        yield {"a": a, "b": b, "reference": str(a + b), "completion": f" {a + b}", "identity": f"{low}+{high}"}

@@ -17,7 +17,7 @@ enter none.
 from __future__ import annotations
 
 from selftrain.config.data import Columns, FewShot, ModelConfig, PromptsConfig, SourceConfig
-from selftrain.config.knobs import GUARD, PerRound, Section, at_round, fingerprinted, one, resolved
+from selftrain.config.knobs import GUARD, PerRound, Section, at_round, fingerprinted, is_schedule, one, resolved
 from selftrain.config.measures import ALARM_NAMES, AlarmName, AlarmsConfig, EvaluateConfig, RoundNames, StopConfig
 from selftrain.config.method import SampleConfig, ScoreConfig, ScorerConfig, SelectConfig, TrainConfig
 from selftrain.config.run import RUN_NAME, Config, config_of_arm
@@ -53,6 +53,7 @@ __all__ = [
     "at_round",
     "config_of_arm",
     "fingerprinted",
+    "is_schedule",
     "one",
     "resolved",
 ]

@@ -12,7 +12,8 @@ PerRound: TypeAlias = T | tuple[T, ...]
 GUARD: JsonDict = {"fingerprinted": False}
 
 
-def _is_schedule(section: type[BaseModel], name: str) -> bool:
+def is_schedule(section: BaseModel | type[BaseModel], name: str) -> bool:
+    """Whether the knob takes one value per round."""
     return "PerRound" in str(section.__annotations__.get(name, ""))
 
 
@@ -24,7 +25,7 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _schedules_are_not_empty(self) -> Section:
         for name in type(self).model_fields:
-            if getattr(self, name) == () and _is_schedule(type(self), name):
+            if getattr(self, name) == () and is_schedule(type(self), name):
                 raise ValueError(f"{name} is an empty list; give one value, or one per round")
         return self
 
@@ -33,7 +34,7 @@ def at_round(section: Section, round_number: int) -> dict[str, Any]:
     """The section as plain JSON data with every schedule replaced by its value in that round (1-based)."""
     values = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
-        if _is_schedule(type(section), name) and isinstance(values[field.alias or name], list):
+        if is_schedule(type(section), name) and isinstance(values[field.alias or name], list):
             schedule = values[field.alias or name]
             values[field.alias or name] = schedule[min(round_number, len(schedule)) - 1]
     return values

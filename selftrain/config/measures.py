@@ -34,7 +34,7 @@ class EvaluateConfig(Section):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Of every interval."""
     trained_prompts: int = Field(default=64, ge=0)
-    """So many of the prompts that the round trained on are asked too, for the gap between trained and held out."""
+    """So many of the round's own prompts are asked greedily too, for the gap between trained and held out. 0: none."""
     drift_candidates: int = Field(default=256, ge=0)
     """So many sampled candidates of a round are read by the base model too, for the KL to it. 0: none."""
     retention_rounds: RoundNames = ("first", "last")

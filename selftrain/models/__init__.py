@@ -1,9 +1,10 @@
 """The bench: the loaded base model of a run, its tokenizer, and the adapters mounted on it.
 
-- `bench`    Bench: loads once, renders and decodes, mounts and unmounts adapters
-- `sources`  where a model comes from: hub, folder, GGUF file, file inside a package; its digest
-- `pristine` the base model as it was when loaded, and the way back to it
-- `probe`    proof that a mounted adapter is the one that was trained
+- `bench`       Bench: loads once, renders and decodes, mounts and unmounts adapters
+- `sources`     where a model comes from: hub, folder, GGUF file, file inside a package; its digest
+- `pristine`    the base model as it was when loaded, and the way back to it
+- `probe`       proof that a mounted adapter is the one that was trained
+- `likelihood`  log-probabilities that a policy gives to tokens it did not sample
 
 Importing this package imports torch, transformers and peft. The identity of adapter folders lives in
 `selftrain.adapters`, which imports none of them.
@@ -18,6 +19,16 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from selftrain.adapters import adapter_digest, canonicalise_adapter
 from selftrain.models.bench import Bench
+from selftrain.models.likelihood import encode_text, token_logprobs
 from selftrain.models.probe import check_probe, probe_logprobs, write_probe
 
-__all__ = ["Bench", "adapter_digest", "canonicalise_adapter", "check_probe", "probe_logprobs", "write_probe"]
+__all__ = [
+    "Bench",
+    "adapter_digest",
+    "canonicalise_adapter",
+    "check_probe",
+    "encode_text",
+    "probe_logprobs",
+    "token_logprobs",
+    "write_probe",
+]

@@ -59,12 +59,23 @@ class Bench:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the weights go: as `model.device` says; `auto` is this rank's CUDA device, or the CPU."""
+        """Where the weights go: as `model.device` says; `auto` is this rank's CUDA device, or the CPU.
+
+        A launcher that shows every rank one GPU of its own leaves no choice; among several, `LOCAL_RANK` names the one.
+        ConfigError: there are more ranks on this machine than GPUs.
+        """
         if self.config.device != "auto":
             return torch.device(self.config.device)
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        visible = torch.cuda.device_count()
+        rank = int(os.environ.get("LOCAL_RANK", "0")) if visible > 1 else 0
+        if rank >= visible:
+            raise ConfigError(
+                f"model.device: LOCAL_RANK is {rank}, but {visible} GPUs are visible; start at most {visible} "
+                "processes on this machine, or show them more GPUs (CUDA_VISIBLE_DEVICES)"
+            )
+        return torch.device("cuda", rank)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -80,6 +91,18 @@ class Bench:
         """Longest sequence, prompt and completion together, in tokens."""
         return int(self._text_config.max_position_embeddings)
 
+    @property
+    def attends_to_all(self) -> bool:
+        """Whether every layer attends to everything before, so that what sequences share may be computed once for all
+        of them, with padding between it and the rest.
+
+        A sliding window counts columns, padding included; recurrent layers have no columns at all.
+        """
+        knobs = vars(self._text_config)
+        kinds = set(knobs.get("layer_types") or ()) or {"full_attention"}
+        windowed = "layer_types" not in knobs and knobs.get("sliding_window") is not None
+        return kinds == {"full_attention"} and not windowed
+
     @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:
         """The ids that end a turn, sorted: of the generation config, the tokenizer, and the chat template.
@@ -94,8 +117,14 @@ class Bench:
         ids = generation.eos_token_id
         found = set(ids if isinstance(ids, list) else [] if ids is None else [ids])
         found.add(self.tokenizer.eos_token_id)
-        found.add(self._end_of_turn())
+        found.add(self._end_of_turn)
         return tuple(sorted(one for one in found if one is not None))
+
+    def end_of_answer(self, prompt: Prompt) -> int | None:
+        """The stop token that ends an answer to this prompt: the chat template's after messages, EOS after a text."""
+        template, eos = self._end_of_turn, self.tokenizer.eos_token_id
+        first, second = (template, eos) if prompt.messages is not None else (eos, template)
+        return first if first is not None else second
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt as token ids: messages by the chat template, up to where the assistant speaks; text as it is."""
@@ -104,15 +133,19 @@ class Bench:
             self._require_chat_template()
             ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         else:
-            text = prompt.text or ""
-            # A text that was rendered elsewhere starts with BOS already; two of them are a distribution of their own.
-            bos = self.tokenizer.bos_token
-            ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
-            eos = self.tokenizer.eos_token
-            if ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(eos):
-                ids = ids[:-1]  # some tokenizers end every text; a prompt goes on
+            ids = self.encode(prompt.text or "")
         if not ids:
             raise DataError(f"prompt {prompt.id} renders to no tokens (text {prompt.text!r}); give it some text")
+        return tuple(ids)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that may go on: with BOS where the tokenizer puts one before texts, never with EOS."""
+        # A text that was rendered elsewhere starts with BOS already; two of them are a distribution of their own.
+        bos = self.tokenizer.bos_token
+        ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        eos = self.tokenizer.eos_token
+        if ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(eos):
+            ids = ids[:-1]  # some tokenizers end every text
         return tuple(ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -194,6 +227,7 @@ class Bench:
                 "set prompts.format=text"
             )
 
+    @cached_property
     def _end_of_turn(self) -> int | None:
         """The first special token after an assistant's words, as the chat template writes them."""
         if self.tokenizer.chat_template is None:

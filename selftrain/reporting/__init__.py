@@ -6,6 +6,7 @@
     terminal    progress, tables and messages while a run works (the only file that imports rich)
     status      `selftrain status`: how far a run directory is
     plan        `selftrain plan`: the resolved config, where each value is from, and what each round will do
+    comparisons `selftrain compare`: runs against each other, and seeds of one recipe together
 
 Leaves are imported by name; nothing is imported here, so that the command line stays light.
 """

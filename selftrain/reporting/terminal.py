@@ -158,12 +158,13 @@ class Terminal:
     def round_table(self, arm: str, round: int, rows: Sequence[tuple[str, str, str]]) -> None:
         """The summary of a round: rows of (phase, what, value)."""
         self._tell_kept()
-        self._table(round_lines(f"{arm} · round {round}", rows))
+        self.table(round_lines(f"{arm} · round {round}", rows))
 
     def final(self, rounds: Sequence[RoundRow], verdict: Sequence[str], places: Sequence[tuple[str, str]]) -> None:
         """The end of a run: all rounds, what they prove, and where everything is, as (label, path)."""
         self._tell_kept()
-        self._table(rounds_lines(rounds))
+        if rounds:
+            self.table(rounds_lines(rounds))
         if verdict:
             self.line("")
         for sentence in verdict:
@@ -238,7 +239,8 @@ class Terminal:
                 phases = [phase for kept_arm, number, phase in kept if (kept_arm, number) == (arm, round)]
                 self.line(f"{name} · round {round} · {', '.join(dict.fromkeys(phases))} · already done", "quiet")
 
-    def _table(self, lines: Sequence[Line]) -> None:
+    def table(self, lines: Sequence[Line]) -> None:
+        """A table, after an empty line."""
         self.line("")
         for line in lines:
             self.line(line.text, line.look)

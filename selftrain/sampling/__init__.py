@@ -3,8 +3,10 @@
 - `transformers_engine`  our own decode loop over a transformers model: shared prefix and prompts prefilled once
 - `scripted`             answers from a function, no model: for tests of recipes and of the loop
 - `race`                 how a token is drawn: an exponential race that rounding does not disturb
+- `entropy`              how undecided the policy was
 - `cache`                the key-value cache of a block
 - `stopping`             when a candidate ends, and what its text is
+- `written`              completions that were not sampled, as the ids a policy would have left
 
 An engine is a class made from (SampleConfig, a function that gives the bench, the recipe's folder).
 """
@@ -39,6 +41,9 @@ class Sampler(Protocol):
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt as token ids, ready for completion."""
+
+    def encode_completion(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """The ids, stop included, that a policy which answers the prompt with this text would have left."""
 
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """`num_candidates` per prompt, in the order of prompts and, within one, of index."""

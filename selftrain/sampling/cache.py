@@ -61,19 +61,9 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._value_buffer[..., :used, :] = self.values
 
 
-def can_share_prefix(config: Any) -> bool:
-    """Whether all layers attend to everything before, so that padding may stand between prefix and suffix.
-
-    A sliding window counts columns, padding included; recurrent layers have no columns at all.
-    """
-    kinds = set(config.layer_types) if "layer_types" in vars(config) and config.layer_types else {"full_attention"}
-    windowed = "layer_types" not in vars(config) and vars(config).get("sliding_window") is not None
-    return kinds == {"full_attention"} and not windowed
-
-
-def empty_cache(config: Any) -> Cache:
-    """A cache for a model with this (text) config."""
-    if can_share_prefix(config):
+def empty_cache(config: Any, *, attends_to_all: bool) -> Cache:
+    """A cache for a model with this (text) config; roomy layers are for models whose every layer attends to all."""
+    if attends_to_all:
         return Cache(layers=[RoomyLayer() for _ in range(config.num_hidden_layers)])
     return DynamicCache(config=config)
 

@@ -1,6 +1,7 @@
 """The scripted engine: answers come from a function instead of a model. For tests of recipes and of the loop.
 
-Tokens are UTF-8 bytes, and 256 is the stop token; every log-probability is 0.
+Tokens are UTF-8 bytes, and 256 is the stop token. The answer is certain: every log-probability is 0, and so is the
+entropy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from selftrain.config import SampleConfig
 from selftrain.errors import ConfigError, DataError
 from selftrain.plugins import load_function
 from selftrain.records import Block, Candidate, FinishReason, Prompt, SamplingParameters
+from selftrain.sampling.stopping import before_stop, until_stop, with_stop
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
@@ -35,6 +37,7 @@ class ScriptedSampler:
         unknown = sorted(set(config.params) - {"function"})
         if unknown:
             raise ConfigError(f"sample.params: the scripted engine has no {unknown[0]!r}; it takes `function` alone")
+        self._stop_strings = config.stop_strings
         reference = config.params.get("function")
         self._answer: Callable[[Prompt, int, int], str] = (
             one_digit if reference is None else load_function(str(reference), plugin_dir)
@@ -49,6 +52,11 @@ class ScriptedSampler:
         if prompt.messages is None:
             return tuple((prompt.text or "").encode())
         return tuple("".join(f"{message.role}: {message.content}\n" for message in prompt.messages).encode())
+
+    def encode_completion(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """The bytes of the text and of the first stop string, or the stop token where there is none."""
+        written = with_stop(text, self._stop_strings, f"the completion of prompt {prompt.id}")
+        return (*written.encode(), *([] if self._stop_strings else [STOP_TOKEN]))
 
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """Ask the function once per candidate. DataError when it answers anything but text."""
@@ -76,16 +84,16 @@ class ScriptedSampler:
             seed=seed,
             policy_digest=block.policy.digest,
             logprobs=(0.0,) * len(ids),
+            entropy=0.0,
         )
 
 
 def _finish(answer: str, parameters: SamplingParameters) -> tuple[tuple[int, ...], str, FinishReason]:
     """Token ids, text and finish reason: what a model that writes `answer` and then stops would leave."""
-    ends = [answer.index(stop) + len(stop) for stop in parameters.stop_strings if stop in answer]
-    written = answer[: min(ends)] if ends else answer
-    ids = (*written.encode(), *([] if ends else [STOP_TOKEN]))
+    stopped = until_stop(answer, parameters.stop_strings)
+    ids = (*answer.encode(), STOP_TOKEN) if stopped is None else tuple(stopped.encode())
     if len(ids) > parameters.max_new_tokens:
         ids = ids[: parameters.max_new_tokens]
         return ids, bytes(ids).decode(errors="replace"), "length"
-    starts = [written.index(stop) for stop in parameters.stop_strings if stop in written]
-    return ids, written[: min(starts)] if starts else written, "stop_string" if ends else "stop_token"
+    text = before_stop(answer if stopped is None else stopped, parameters.stop_strings)
+    return (ids, answer, "stop_token") if text is None else (ids, text, "stop_string")

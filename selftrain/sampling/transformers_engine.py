@@ -21,9 +21,11 @@ from selftrain.config import SampleConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models import Bench, check_probe
 from selftrain.records import Block, Candidate, Policy, Prompt
-from selftrain.sampling.cache import can_share_prefix, copied, empty_cache, keep_rows
+from selftrain.sampling.cache import copied, empty_cache, keep_rows
+from selftrain.sampling.entropy import normalisers_and_entropies
 from selftrain.sampling.race import draw, seed_tensor
 from selftrain.sampling.stopping import Completion, StopRule
+from selftrain.sampling.written import encode_completion
 
 # Ended rows are dropped when they are this share of the batch: dropping copies the cache, keeping computes in vain.
 ENDED_SHARE = 0.25
@@ -61,10 +63,14 @@ class TransformersSampler:
         """The prompt as token ids: by the chat template, or as plain text."""
         return self._bench.render(prompt)
 
+    def encode_completion(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """The completion as token ids, stop included. DataError: the policy would stop before the text's end."""
+        return encode_completion(self._bench, self._stop_rule(self._config.stop_strings), prompt, text)
+
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """All candidates of the block. PhaseError: NaN, not enough memory, or not the policy's adapter."""
         self._mount(block.policy)
-        rule = self._stop_rule(block)
+        rule = self._stop_rule(block.parameters.stop_strings)
         try:
             with torch.inference_mode():
                 completions = self._decode(block, rule)
@@ -83,12 +89,12 @@ class TransformersSampler:
             check_probe(model, policy, self._bench)
             self._model, self._prefix = model, None
 
-    def _stop_rule(self, block: Block) -> StopRule:
+    def _stop_rule(self, stop_strings: tuple[str, ...]) -> StopRule:
         special = self._bench.tokenizer.added_tokens_decoder.items()
         return StopRule(
             decode=self._bench.decode,
             stop_token_ids=frozenset(self._bench.stop_token_ids) | frozenset(self._config.stop_token_ids),
-            stop_strings=block.parameters.stop_strings,
+            stop_strings=stop_strings,
             hidden_token_ids=frozenset(number for number, token in special if token.special),
         )
 
@@ -115,10 +121,11 @@ class TransformersSampler:
     def _draw(self, batch: _Batch, step: int, block: Block, rule: StopRule) -> Tensor:
         """Draw a token for every row and hand it to the rows that are not ended yet."""
         tokens = draw(batch.logits, batch.seeds, step, block.parameters)
-        logprobs = batch.logits.gather(-1, tokens[:, None])[:, 0] - batch.logits.logsumexp(-1)
-        # One transfer, hence one wait for the accelerator, per step; float64 holds both exactly.
-        drawn = torch.stack([tokens.double(), logprobs.double()], dim=1).tolist()
-        for completion, (token, logprob) in zip(batch.completions, drawn, strict=True):
+        normalisers, entropies = normalisers_and_entropies(batch.logits)
+        logprobs = batch.logits.gather(-1, tokens[:, None])[:, 0] - normalisers
+        # One transfer, hence one wait for the accelerator, per step; float64 holds all three exactly.
+        drawn = torch.stack([tokens.double(), logprobs.double(), entropies.double()], dim=1).tolist()
+        for completion, (token, logprob, entropy) in zip(batch.completions, drawn, strict=True):
             if completion.finish_reason is not None:
                 continue
             if not math.isfinite(logprob):
@@ -126,7 +133,7 @@ class TransformersSampler:
                     f"policy {block.policy.digest[:12]} of round {block.policy.round} gives NaN or infinite logits at "
                     f"step {step} of block {block.index}; try model.dtype: float32, or a lower learning rate"
                 )
-            completion.add(int(token), logprob, rule)
+            completion.add(int(token), logprob, entropy, rule)
         return tokens
 
     def _forward(self, batch: _Batch, tokens: Tensor, step: int) -> None:
@@ -154,7 +161,7 @@ class TransformersSampler:
         device = self._bench.device
         lengths = [len(ids) for ids in block.prompt_token_ids]
         limits = [self._limit(block, position) for position in range(len(lengths))]
-        shared = min(block.shared_prefix_length, min(lengths) - 1) if self._can_share else 0
+        shared = min(block.shared_prefix_length, min(lengths) - 1) if self._bench.attends_to_all else 0
         ids, positions, mask = _padded(block.prompt_token_ids, shared)
         output = self._model(
             input_ids=ids.to(device),
@@ -174,10 +181,6 @@ class TransformersSampler:
             logits=output.logits[:, -1].float().repeat_interleave(rows_per_prompt, dim=0),
         )
 
-    @property
-    def _can_share(self) -> bool:
-        return can_share_prefix(self._model.config.get_text_config())
-
     def _limit(self, block: Block, position: int) -> int:
         length = len(block.prompt_token_ids[position])
         room = self.context_length - length
@@ -191,14 +194,17 @@ class TransformersSampler:
     def _prefix_cache(self, block: Block, shared: int) -> Any:
         """A cache with one row per prompt that holds the first `shared` tokens."""
         if not shared:
-            return empty_cache(self._model.config.get_text_config())
+            return self._empty_cache()
         prefix = block.prompt_token_ids[0][:shared]
         if self._prefix is None or self._prefix[:2] != (block.policy.digest, prefix):
-            cache = empty_cache(self._model.config.get_text_config())
+            cache = self._empty_cache()
             ids = torch.tensor([prefix], device=self._bench.device)
             self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             self._prefix = block.policy.digest, prefix, cache
         return copied(self._prefix[2], len(block.prompts))
+
+    def _empty_cache(self) -> Any:
+        return empty_cache(self._model.config.get_text_config(), attends_to_all=self._bench.attends_to_all)
 
 
 def _padded(prompts: tuple[tuple[int, ...], ...], shared: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -242,4 +248,5 @@ def _candidates(block: Block, completions: list[list[Completion]]) -> Iterator[C
                 seed=block.seeds[position][index],
                 policy_digest=block.policy.digest,
                 logprobs=tuple(completion.logprobs),
+                entropy=completion.entropy,
             )

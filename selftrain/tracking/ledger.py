@@ -17,11 +17,14 @@ from typing import Any
 
 from selftrain.errors import DataError, DiskError
 
+LEDGER_FILE = "metrics.jsonl"
 Row = Mapping[str, Any]
-"""One line: `arm`, `round`, `phase`, `key`, for single steps `global_step` and `round_step`, then metrics."""
+"""One line: `arm`, `round`, `phase`, `key`, for single steps `global_step` and `round_step`, then metrics. An alarm's
+line has the phase `alarm`, the alarm's name under `alarm` and a sentence under `words`, and no metrics."""
 
 NAMES_OF_A_ROW = ("arm", "round", "phase", "key", "global_step", "round_step")
 NON_FINITE = "non_finite"
+ALARM_PHASE = "alarm"
 
 
 def is_timing(key: str) -> bool:

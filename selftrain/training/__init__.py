@@ -1,8 +1,10 @@
 """Training: survivors in, an adapter folder out.
 
 - `sft`         LoRA fine-tuning on the sampled ids by TRL's SFTTrainer; the only module that knows TRL
+- `arguments`   the arguments of TRL's SFTConfig, and how ranks and micro-batches share a batch
 - `examples`    survivors as a data set that is neither cut nor reordered, and the order in which they are trained on
 - `steps`       what is done at each optimizer step: metrics, the watch for NaN, checkpoints, stopping
+- `norms`       how far a training moved the policy
 - `checkpoints` a killed training's way back: complete, of the same training, hashes verified before anything is read
 - `fields`      checks `train.lora` and `train.sft` against the fields of PEFT and TRL, without importing them
 - `scripted`    writes a tiny adapter without a model, for tests of everything around training
@@ -19,7 +21,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError
 from selftrain.records import Policy, Survivor, Training
-from selftrain.training.fields import check_tables
+from selftrain.training.fields import check_shares, check_tables
+from selftrain.world import World
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
@@ -44,6 +47,7 @@ class Trainer(Protocol):
         seed: int,
         should_stop: Callable[[], bool],
         on_step: Callable[[Mapping[str, float]], None],
+        world: World,
     ) -> Training:
         """Train on the survivors, going on from `start`'s adapter (none: a new one), and write the adapter to `out`.
 
@@ -53,19 +57,23 @@ class Trainer(Protocol):
         `on_step` receives each optimizer step's row of metrics, after a resume only those of new steps;
         `Training.steps` has them all.
 
+        Every rank of `world` makes this call with the same arguments, and is given the same `Training`; they share each
+        batch, and the first alone writes to `out`. What `should_stop` says on one rank holds for all.
+
         Raises Interrupted after `should_stop()` turned true and a checkpoint was saved; PhaseError where training is
         impossible (no survivors, over-long examples, NaN); ConfigError for settings that TRL or PEFT refuse.
         """
         ...
 
 
-def check(config: TrainConfig) -> None:
-    """Raise ConfigError for a trainer that does not exist, or fields that TRL and PEFT do not have."""
+def check(config: TrainConfig, *, ranks: int = 1) -> None:
+    """Raise ConfigError for a trainer that does not exist, fields that TRL and PEFT do not have, or uneven shares."""
     if config.trainer not in TRAINERS:
         close = difflib.get_close_matches(config.trainer, TRAINERS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(TRAINERS)}"
         raise ConfigError(f"train.trainer: there is no trainer {config.trainer!r}; {hint}")
     check_tables(config)
+    check_shares(config, ranks)
 
 
 def build(config: TrainConfig, bench_factory: Callable[[], Bench]) -> Trainer:

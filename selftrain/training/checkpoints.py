@@ -30,11 +30,11 @@ class Checkpoint:
     tally: Mapping[str, int]
 
 
-def training_key(survivors: Sequence[Survivor], start: Policy, config: TrainConfig, seed: int) -> Digest:
-    """Names a training: equal keys, equal result. Performance-only knobs are left out."""
+def training_key(survivors: Sequence[Survivor], start: Policy, config: TrainConfig, seed: int, *, ranks: int) -> Digest:
+    """Names a training: equal keys, equal result to the bit. Performance-only knobs are left out."""
     examples = [[one.candidate_id, one.token_ids, one.label_mask, one.weight] for one in survivors]
     versions = {name: version(name) for name in _WRITERS}
-    return digest([examples, start.model, start.digest, fingerprinted(config), seed, versions])
+    return digest([examples, start.model, start.digest, fingerprinted(config), seed, ranks, versions])
 
 
 def mark(work: Path, folder: Path, key: Digest, rows: Sequence[Mapping[str, float]], tally: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -47,15 +48,26 @@ def require_trainable(survivors: Sequence[Survivor], limit: int, limited_by: str
             )
 
 
-def to_dataset(survivors: Sequence[Survivor]) -> Dataset:
-    """One row per survivor, in order: `input_ids`, `labels`, `weight`."""
-    return Dataset.from_dict(
-        {
-            "input_ids": [list(one.token_ids) for one in survivors],
-            "labels": [labels_of(one) for one in survivors],
-            "weight": [float(one.weight) for one in survivors],
-        }
-    )
+def to_dataset(survivors: Sequence[Survivor], *, filler: bool = False) -> Dataset:
+    """One row per survivor, in order: `input_ids`, `labels`, `weight`; after them a filler row, if asked for.
+
+    The filler has two ids and no label, so that it adds nothing to a loss.
+    """
+    rows: dict[str, list[Any]] = {
+        "input_ids": [list(one.token_ids) for one in survivors],
+        "labels": [labels_of(one) for one in survivors],
+        "weight": [float(one.weight) for one in survivors],
+    }
+    if filler:
+        rows["input_ids"].append(list(survivors[0].token_ids[:2]))
+        rows["labels"].append([IGNORED, IGNORED])
+        rows["weight"].append(0.0)
+    return Dataset.from_dict(rows)
+
+
+def without_fillers(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The rows that are trained on; one filler where there are only fillers, since no batch is empty."""
+    return [one for one in rows if any(label != IGNORED for label in one["labels"])] or rows[:1]
 
 
 class ExampleOrder(Sampler[int]):
@@ -64,19 +76,28 @@ class ExampleOrder(Sampler[int]):
     `group_by_length` sorts pools of shuffled examples by length, so that a batch needs little padding, and shuffles
     the batches; a batch's longest examples come first. transformers' own sampler of that name takes its order from the
     global RNG, which a resumed training cannot repeat, and goes through small data sets from long to short.
+
+    With several ranks, which take turns at taking a micro-batch of the sequence, the epoch is filled up to a multiple
+    of `share`, the examples of all their micro-batches, with the index of the filler row (the number of examples).
+    Accelerate would fill it up with the first examples once more.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, strategy: str, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, strategy: str, seed: int, *, share: int = 1) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.strategy = strategy
         self.seed = seed
+        self.share = share
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) + -len(self.lengths) % self.share
 
     def __iter__(self) -> Iterator[int]:
+        yield from self._examples()
+        yield from [len(self.lengths)] * (len(self) - len(self.lengths))
+
+    def _examples(self) -> Iterator[int]:
         everything = list(range(len(self.lengths)))
         if self.strategy == "sequential":
             return iter(everything)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -85,10 +86,13 @@ SFT_OWNED = {
     "label_names": "selftrain makes the data set",
     "length_column_name": "selftrain makes the data set",
     "disable_tqdm": "progress is in metrics.jsonl",
-    "accelerator_config": "training takes one process",
-    "parallelism_config": "training takes one process",
-    "deepspeed": "training takes one process",
-    "local_rank": "training takes one process",
+    "accelerator_config": "selftrain decides how ranks share a batch",
+    "average_tokens_across_devices": "the loss is that of the whole batch, however many ranks share it",
+    "parallelism_config": "ranks train data-parallel (DDP)",
+    "deepspeed": "ranks train data-parallel (DDP)",
+    "local_rank": "the launcher says",
+    "ddp_backend": "the processes connect by themselves",
+    "ddp_timeout": "use ranks.wait_seconds",
     "load_best_model_at_end": "evaluation is a phase of its own",
     "metric_for_best_model": "evaluation is a phase of its own",
     "greater_is_better": "evaluation is a phase of its own",
@@ -112,8 +116,7 @@ SFT_OWNED_PREFIXES = {
     "include_": "every step is logged",
     "trackio_": "use track",
     "dataset_": "selftrain makes the data set",
-    "ddp_": "training takes one process",
-    "fsdp": "training takes one process",
+    "fsdp": "ranks train data-parallel (DDP)",
 }
 
 
@@ -141,6 +144,34 @@ def check_tables(config: TrainConfig) -> None:
     mistakes += _values(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
+
+
+def check_shares(config: TrainConfig, ranks: int) -> None:
+    """Raise ConfigError where so many ranks cannot share a batch evenly, in micro-batches of the size asked for."""
+    if config.batch_size % ranks:
+        fits = [size for size in (config.batch_size // ranks * ranks, -(-config.batch_size // ranks) * ranks) if size]
+        raise ConfigError(
+            f"train.batch_size {config.batch_size} is no multiple of the {ranks} processes; set it to "
+            f"{' or '.join(map(str, fits))}, or start {_divisor(config.batch_size, ranks)}"
+        )
+    share = config.batch_size // ranks
+    micro = config.micro_batch_size
+    for size in micro if isinstance(micro, tuple) else (micro,):
+        if size is not None and size < share and share % size:
+            raise ConfigError(
+                f"train.micro_batch_size {size} does not divide the {share} examples of a batch that each of the "
+                f"{ranks} processes trains on; set it to {_divisor(share, size)}"
+            )
+    if wrong := [name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]:
+        raise ConfigError(
+            f"the launcher was configured for {wrong[0]}, but ranks train data-parallel (DDP) and each holds the whole "
+            "model; use `accelerate launch --multi_gpu`, or torchrun"
+        )
+
+
+def _divisor(number: int, at_most: int) -> int:
+    """The largest divisor of the number that is no more than that."""
+    return next(one for one in range(at_most, 0, -1) if number % one == 0)
 
 
 def _mistakes(path: str, table: Mapping[str, Any], known: frozenset[str], advice_for: Any) -> Iterator[str]:

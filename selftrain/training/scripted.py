@@ -17,6 +17,8 @@ from selftrain.adapters import CONFIG, WEIGHTS, canonicalise_adapter
 from selftrain.config import TrainConfig
 from selftrain.errors import Interrupted, PhaseError
 from selftrain.records import Policy, Survivor, Training, digest
+from selftrain.training.fields import check_shares
+from selftrain.world import World
 
 _VALUES = 8
 T = TypeVar("T")
@@ -39,8 +41,10 @@ class ScriptedTrainer:
         seed: int,
         should_stop: Callable[[], bool],
         on_step: Callable[[Mapping[str, float]], None],
+        world: World,
     ) -> Training:
         """As `training.Trainer.train` says; after an interruption it starts again from the first step."""
+        check_shares(config, world.size)
         if not survivors:
             raise PhaseError("there are no survivors to train on; skip the round's training, or select more")
         per_epoch = math.ceil(len(survivors) / config.batch_size)
@@ -59,11 +63,11 @@ class ScriptedTrainer:
                 }
             )
             on_step(rows[-1])
-            if number < total and should_stop():
+            if number < total and world.any(should_stop(), f"step {number} of {total}"):
                 raise Interrupted(f"stopped after step {number} of {total}; run the same command again to go on")
         key = digest([[one.candidate_id for one in survivors], start.digest, seed])
-        _write(out, start, key)
-        return Training(metrics=_totals(survivors, rows), steps=tuple(rows))
+        norm = world.from_first(lambda: _write(out, start, key), "publishing the adapter")
+        return Training(metrics=_totals(survivors, rows, norm), steps=tuple(rows))
 
 
 def _scalar(value: T | tuple[T, ...]) -> T:
@@ -71,10 +75,10 @@ def _scalar(value: T | tuple[T, ...]) -> T:
     return value
 
 
-def _write(out: Path, start: Policy, key: str) -> None:
-    """A safetensors file by hand: header length, header, values in [-1, 1) from the key."""
-    data = hashlib.sha256(key.encode()).digest()
-    values = struct.pack(f"<{_VALUES}f", *(byte / 128 - 1 for byte in data[:_VALUES]))
+def _write(out: Path, start: Policy, key: str) -> float:
+    """A safetensors file by hand: header length, header, values in [-1, 1) from the key. Returns their L2 norm."""
+    numbers = [byte / 128 - 1 for byte in hashlib.sha256(key.encode()).digest()[:_VALUES]]
+    values = struct.pack(f"<{_VALUES}f", *numbers)
     header = json.dumps(
         {"scripted.lora_A.weight": {"dtype": "F32", "shape": [_VALUES], "data_offsets": [0, len(values)]}}
     ).encode()
@@ -84,9 +88,10 @@ def _write(out: Path, start: Policy, key: str) -> None:
     (out / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     canonicalise_adapter(out)
     (out / "probe.json").write_text(json.dumps({"scripted": key}) + "\n", encoding="utf-8")
+    return math.hypot(*numbers)
 
 
-def _totals(survivors: Sequence[Survivor], rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _totals(survivors: Sequence[Survivor], rows: Sequence[Mapping[str, float]], norm: float) -> dict[str, float]:
     return {
         "train/loss": math.fsum(row["train/loss"] for row in rows) / len(rows),
         "train/final_loss": rows[-1]["train/loss"],
@@ -95,6 +100,6 @@ def _totals(survivors: Sequence[Survivor], rows: Sequence[Mapping[str, float]]) 
         "train/tokens": rows[-1]["train/tokens"],
         "train/input_tokens": float(sum(len(one.token_ids) for one in survivors)),
         "train/padding_rate": 0.0,
-        "train/adapter_norm": 1.0,
+        "train/adapter_norm": norm,
         "train/training_seconds": 0.0,
     }

@@ -10,11 +10,10 @@ import contextlib
 import copy
 import gc
 import math
-import os
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +21,24 @@ import numpy as np
 import torch
 from huggingface_hub import constants as hub
 from peft import LoraConfig, get_peft_model
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from selftrain.config import TrainConfig, one
+from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError, Interrupted, PhaseError
 from selftrain.models import Bench, adapter_digest, canonicalise_adapter, write_probe
-from selftrain.records import Policy, Survivor, Training
+from selftrain.records import Policy, Survivor, Training, seed_from
+from selftrain.training.arguments import LORA_DEFAULTS, settings
 from selftrain.training.checkpoints import find, training_key
-from selftrain.training.examples import IGNORED, ExampleOrder, require_trainable, to_dataset
-from selftrain.training.fields import SAMPLING_STRATEGIES, check_tables
+from selftrain.training.examples import IGNORED, ExampleOrder, require_trainable, to_dataset, without_fillers
+from selftrain.training.fields import check_shares, check_tables
+from selftrain.training.norms import Factors, factors_of, update_norm
 from selftrain.training.steps import OnStep, Steps
+from selftrain.world import World
 
 # TRL reports every trainer to the hub otherwise; the environment variable is only read when the hub is first imported.
 hub.HF_HUB_DISABLE_TELEMETRY = True
-
-LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
-# Linear decay from the first step: rounds are short, and Adam's own bias correction is all the warm-up LoRA needs.
-SFT_DEFAULTS = {
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0,
-    "optim": "adamw_torch_fused",
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "activation_checkpointing": False,
-    "train_sampling_strategy": SAMPLING_STRATEGIES[0],
-    "loss_type": "nll",
-}
 
 
 class SftTrainer:
@@ -68,31 +58,46 @@ class SftTrainer:
         seed: int,
         should_stop: Callable[[], bool],
         on_step: OnStep,
+        world: World,
     ) -> Training:
-        """As `training.Trainer.train` says. Same inputs, versions and machine: bitwise the same adapter on a CPU."""
+        """As `training.Trainer.train` says. Same inputs, versions, ranks and machine: bitwise the same on a CPU."""
         check_tables(config)
+        check_shares(config, world.size)
         bench = self._bench_factory()
         limit = min(config.max_length or bench.context_length, bench.context_length)
         require_trainable(survivors, limit, "train.max_length" if limit == config.max_length else "the model's context")
         began = time.perf_counter()
-        key = training_key(survivors, start, config, seed)
-        found = find(work, key)
+        key = training_key(survivors, start, config, seed, ranks=world.size)
+        world.require_agreement("what is trained on", key)
+        found = world.from_first(lambda: find(work, key), "looking for a checkpoint")
         with _rng_kept(), warnings.catch_warnings():
             # PEFT reads a property that transformers deprecated; nothing here can change that.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             try:
                 set_seed(seed % 2**32)
                 model = _adapter_on(bench, start, config)
-                trainer = _make_trainer(model, survivors, work, config, bench, seed)
-                steps = Steps(trainer, work, key, config, found, should_stop, on_step)
+                before = factors_of(model) if start.adapter is not None else {}
+                trainer = _make_trainer(model, survivors, work, config, bench, seed, world)
+                steps = Steps(trainer, work, key, config, found, should_stop, on_step, world)
                 trainer.add_callback(steps)
+                if world.size > 1:
+                    _spare_ddp_the_base(model)
+                if not world.is_first:
+                    set_seed(seed_from(seed, world.rank) % 2**32)  # for dropout; the new adapter is the same everywhere
                 trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
                 if steps.interrupted:
                     raise Interrupted(
                         f"stopped after optimizer step {trainer.state.global_step} of {trainer.state.max_steps}; "
                         "a checkpoint is saved: run the same command again to go on"
                     )
-                norm = _publish(model, out, start, bench)
+
+                def publish() -> Training:
+                    norms = _norms(model, before)
+                    _publish(model, out, start, bench)
+                    metrics = steps.totals(len(survivors), norms, time.perf_counter() - began)
+                    return Training(metrics=metrics, steps=tuple(steps.rows))
+
+                return world.from_first(publish, "publishing the adapter")
             except torch.OutOfMemoryError as error:
                 raise PhaseError(
                     "training ran out of the accelerator's memory; lower train.micro_batch_size (by a list, from "
@@ -105,8 +110,6 @@ class SftTrainer:
                 gc.collect()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-        metrics = steps.totals(len(survivors), norm, time.perf_counter() - began)
-        return Training(metrics=metrics, steps=tuple(steps.rows))
 
 
 @contextlib.contextmanager
@@ -159,12 +162,25 @@ def _as_config_error(section: str) -> Iterator[None]:
         raise ConfigError(f"{section}: {error}; correct the value") from error
 
 
+def _spare_ddp_the_base(model: Any) -> None:
+    """Keep DDP from sending the base model's weights from rank to rank: every rank has read the same files."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    buffers = [name for name, _ in model.named_buffers()]
+    ddp: Any = DistributedDataParallel
+    ddp._set_params_and_buffers_to_ignore_for_model(model, frozen + buffers)
+
+
 def _make_trainer(
-    model: Any, survivors: Sequence[Survivor], work: Path, config: TrainConfig, bench: Bench, seed: int
+    model: Any, survivors: Sequence[Survivor], work: Path, config: TrainConfig, bench: Bench, seed: int, world: World
 ) -> _SurvivorTrainer:
     with _as_config_error("train.sft"):
-        arguments = SFTConfig(**_settings(work, config, bench, seed))
-    dataset = to_dataset(survivors)
+        arguments = SFTConfig(**settings(work, config, bench, seed, world))
+    if arguments.world_size != world.size:
+        raise ConfigError(
+            f"Accelerate sees {arguments.world_size} processes where the run has {world.size}; start them with "
+            "torchrun or accelerate launch, which set LOCAL_RANK"
+        )
+    dataset = to_dataset(survivors, filler=world.size > 1)
     trainer = _SurvivorTrainer(
         model=model,
         args=arguments,
@@ -183,59 +199,14 @@ def _make_trainer(
     trainer.take(
         survivors,
         ExampleOrder(
-            [len(one.token_ids) for one in survivors], config.batch_size, arguments.train_sampling_strategy, seed
+            [len(one.token_ids) for one in survivors],
+            config.batch_size,
+            arguments.train_sampling_strategy,
+            seed,
+            share=world.size * arguments.per_device_train_batch_size if world.size > 1 else 1,
         ),
     )
     return trainer
-
-
-def _settings(work: Path, config: TrainConfig, bench: Bench, seed: int) -> dict[str, Any]:
-    """Every effective argument of SFTConfig: the user's table over our defaults, and what selftrain owns."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch_size % world:
-        raise ConfigError(f"train.batch_size {config.batch_size} is no multiple of the {world} processes; change it")
-    per_rank = config.batch_size // world
-    micro = min(one(config.micro_batch_size), per_rank) if config.micro_batch_size else per_rank
-    if per_rank % micro:
-        raise ConfigError(
-            f"train.micro_batch_size {micro} does not divide the {per_rank} examples of a rank; change it"
-        )
-    if bench.device.type == "cuda" and torch.cuda.device_count() > world:
-        raise ConfigError(
-            f"{torch.cuda.device_count()} GPUs are visible to {world} training process; "
-            "make one visible: set CUDA_VISIBLE_DEVICES=0 (with model.device: auto)"
-        )
-    flash = "flash" in bench.config.attn_implementation
-    if config.sft.get("padding_free") and not flash:
-        raise ConfigError(
-            "train.sft.padding_free: only flash attention keeps the examples of a flattened batch apart; "
-            "set model.attn_implementation: flash_attention_2, or remove it"
-        )
-    owned = {
-        "output_dir": str(work),
-        "learning_rate": config.learning_rate,
-        "num_train_epochs": config.epochs,
-        "max_steps": config.steps or -1,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": per_rank // micro,
-        "seed": seed % 2**32,
-        "data_seed": seed % 2**32,
-        "max_length": None,
-        "bf16": bench.dtype is torch.bfloat16,
-        "fp16": bench.dtype is torch.float16,
-        "use_cpu": bench.device.type == "cpu",
-        "report_to": "none",
-        "logging_steps": 1,
-        # By default a NaN loss is logged as the mean of earlier ones.
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_drop_last": False,
-    }
-    free = {"dataloader_pin_memory": bench.device.type == "cuda", "padding_free": flash, **SFT_DEFAULTS, **config.sft}
-    return {**free, **owned}
 
 
 class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
@@ -246,6 +217,8 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
     def take(self, survivors: Sequence[Survivor], order: ExampleOrder) -> None:
         """What the constructor has no argument for; called before `train`."""
         self.order = order
+        # Both losses divide by the tokens of the whole batch themselves, whatever the model's forward accepts.
+        self.model_accepts_loss_kwargs = True
         self.tally = {"tokens": 0, "input_tokens": 0, "padded_tokens": 0}
         self.weighted = any(one.weight != 1.0 for one in survivors)
         plain = self.args.loss_type == "nll" and not self.args.label_smoothing_factor and not self.aux_loss_enabled
@@ -255,7 +228,7 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
                 "label_smoothing_factor and router_aux_loss_coef from train.sft, or give every survivor weight 1"
             )
         self._collate = self.data_collator
-        self.data_collator = self._collate_with_weights
+        self.data_collator = self._collate_rows
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a checkpoint is no publication."""
@@ -263,7 +236,8 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> ExampleOrder:
         return self.order
 
-    def _collate_with_weights(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    def _collate_rows(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        examples = without_fillers(rows)
         batch: dict[str, Any] = self._collate(examples)
         if self.weighted:
             weights = [torch.full((len(one["input_ids"]),), one["weight"]) for one in examples]
@@ -279,20 +253,31 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
         tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
         size = inputs["input_ids"].numel()
         self.tally["tokens"] += tokens
-        self.tally["input_tokens"] += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else size
+        if tokens:  # else a filler
+            self.tally["input_tokens"] += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else size
         self.tally["padded_tokens"] += size
         if not self.weighted:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         weights = inputs.pop("weight")[:, 1:]
         log_probs = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
-        return -(log_probs * weights[:, : log_probs.shape[1]]).sum() / (num_items_in_batch or tokens)
+        # DDP takes the mean of the ranks' gradients, but the tokens are counted over all ranks: their sum is wanted.
+        ranks = self.accelerator.num_processes
+        return -ranks * (log_probs * weights[:, : log_probs.shape[1]]).sum() / num_items_in_batch
 
 
-def _publish(model: Any, out: Path, start: Policy, bench: Bench) -> float:
-    """Write the adapter and its probe to `out`; return the L2 norm of its tensors. PhaseError for NaN or Inf."""
-    trained = {name: tensor.detach() for name, tensor in model.named_parameters() if tensor.requires_grad}
-    for name, tensor in trained.items():
-        if not bool(torch.isfinite(tensor).all()):
+def _norms(model: Any, before: Mapping[str, Factors] | None) -> dict[str, float]:
+    trained = [tensor.detach() for tensor in model.parameters() if tensor.requires_grad]
+    norms = {"train/adapter_norm": math.sqrt(math.fsum(float(one.float().pow(2).sum()) for one in trained))}
+    after = factors_of(model)
+    if after is not None and before is not None:
+        norms["train/update_norm"] = update_norm(after, before)
+    return norms
+
+
+def _publish(model: Any, out: Path, start: Policy, bench: Bench) -> None:
+    """Write the adapter and its probe to `out`. PhaseError for NaN or Inf."""
+    for name, tensor in model.named_parameters():
+        if tensor.requires_grad and not bool(torch.isfinite(tensor).all()):
             raise PhaseError(
                 f"the trained adapter holds NaN or infinite values (in {name}) and is not published; "
                 "lower train.learning_rate"
@@ -303,9 +288,7 @@ def _publish(model: Any, out: Path, start: Policy, bench: Bench) -> float:
     model.save_pretrained(out, safe_serialization=True, save_embedding_layers=False)
     (out / "README.md").unlink()  # PEFT's model card
     canonicalise_adapter(out)
-    norm = math.sqrt(math.fsum(float(tensor.float().pow(2).sum()) for tensor in trained.values()))
     # Probed as it will be used: in half precision, training leaves an autocast around the model's forward.
     bench.unmount()
     published = Policy(start.model, str(out), start.round, adapter_digest(out))
     write_probe(out, bench.mount(published), bench)
-    return norm

@@ -7,18 +7,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed
 from transformers import TrainerCallback
 
 from selftrain.config import TrainConfig
 from selftrain.errors import PhaseError
 from selftrain.records import Digest
 from selftrain.training.checkpoints import Checkpoint, mark
+from selftrain.world import World
 
 OnStep = Callable[[Mapping[str, float]], None]
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """The callback of one training. `trainer` has the `order` of its examples and the `tally` of its tokens."""
+    """The callback of one training, on every rank. `trainer` has the `order` of its examples and its `tally` of tokens.
+
+    `rows`, `tally` and `interrupted` are the same on all ranks: those of the whole training.
+    """
 
     def __init__(
         self,
@@ -29,8 +35,10 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         found: Checkpoint | None,
         should_stop: Callable[[], bool],
         on_step: OnStep,
+        world: World,
     ) -> None:
         self.rows: list[Mapping[str, float]] = list(found.rows) if found else []
+        self.tally: dict[str, int] = dict(found.tally) if found else {}
         self.interrupted = False
         self._trainer = trainer
         self._work = work
@@ -38,16 +46,21 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         self._every = config.checkpoint_steps
         self._should_stop = should_stop
         self._on_step = on_step
-        trainer.tally.update(found.tally if found else {})
+        self._world = world
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The order depends on the epoch's number alone, so that a resumed epoch repeats it."""
         self._trainer.order.epoch = int(state.epoch or 0)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say where this rank is."""
+        self._world.busy_with(f"optimizer step {state.global_step + 1} of {state.max_steps}")
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint where one is due, and for the end where the caller asked to stop."""
         done = state.global_step >= state.max_steps
-        self.interrupted = not done and self._should_stop()
+        asked = self._add_up(self._should_stop())
+        self.interrupted = not done and asked
         due = self._every is not None and state.global_step % self._every == 0
         control.should_save = self.interrupted or (due and not done)
         control.should_training_stop = control.should_training_stop or self.interrupted
@@ -69,7 +82,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             "train/epoch": float(state.epoch),
             "train/loss": loss,
             "train/learning_rate": float(logs["learning_rate"]),
-            "train/tokens": float(self._trainer.tally["tokens"]),
+            "train/tokens": float(self.tally["tokens"]),
         }
         if math.isfinite(norm):
             row["train/grad_norm"] = norm
@@ -77,21 +90,33 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         self._on_step(row)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Declare the checkpoint complete."""
+        """Declare the checkpoint complete, once every rank has written its part."""
         folder = self._work / f"checkpoint-{state.global_step}"
-        mark(self._work, folder, self._key, self.rows, self._trainer.tally)
+        self._world.barrier(f"every part of {folder.name}")
+        self._world.from_first(lambda: mark(self._work, folder, self._key, self.rows, self.tally), folder.name)
 
-    def totals(self, examples: int, norm: float, seconds: float) -> dict[str, float]:
+    def totals(self, examples: int, norms: Mapping[str, float], seconds: float) -> dict[str, float]:
         """The training's metrics; `train/loss` is the mean over the steps."""
-        tally = self._trainer.tally
         return {
             "train/loss": math.fsum(row["train/loss"] for row in self.rows) / len(self.rows),
             "train/final_loss": self.rows[-1]["train/loss"],
             "train/steps": float(len(self.rows)),
             "train/examples": float(examples),
-            "train/tokens": float(tally["tokens"]),
-            "train/input_tokens": float(tally["input_tokens"]),
-            "train/padding_rate": 1.0 - tally["input_tokens"] / tally["padded_tokens"],
-            "train/adapter_norm": norm,
+            "train/tokens": float(self.tally["tokens"]),
+            "train/input_tokens": float(self.tally["input_tokens"]),
+            "train/padding_rate": 1.0 - self.tally["input_tokens"] / self.tally["padded_tokens"],
+            **norms,
             "train/training_seconds": seconds,
         }
+
+    def _add_up(self, asked: bool) -> bool:
+        """Move what the ranks' trainers counted into the tally; whether any of them was asked to stop."""
+        counted = self._trainer.tally
+        numbers = torch.tensor([int(asked), *counted.values()])
+        if self._world.size > 1:
+            torch.distributed.all_reduce(numbers)
+        asked_ranks, *sums = numbers.tolist()
+        for name, number in zip(counted, sums, strict=True):
+            self.tally[name] = self.tally.get(name, 0) + number
+            counted[name] = 0
+        return bool(asked_ranks)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from worlds import scripted_recipe
 
+from selftrain.compose import compose
 from selftrain.config import StopConfig
 from selftrain.errors import DataError
-from selftrain.evaluation.decisions import best_round, headline, should_stop
+from selftrain.evaluation.decisions import best_round, current_round, headline, rules_on_validation, should_stop
 from selftrain.records import Outcome, Report
 
 
@@ -50,6 +54,57 @@ def test_the_best_round_is_the_earliest_with_the_highest_validation(
 def test_a_best_round_needs_validation() -> None:
     with pytest.raises(DataError, match=r"round 0 has no evaluate/validate/pass@1"):
         best_round([report(0, test=(1, 2))])
+
+
+@pytest.mark.parametrize(
+    ("percents", "max_regression", "current"),
+    [
+        ((50, 60, 40), None, 2),
+        ((50, 60, 55), 0.1, 2),
+        ((50, 60, 50), 0.1, 2),
+        ((50, 60, 49), 0.1, 1),
+        ((50, 45, 39), 0.1, 0),
+        ((50, 60, 60), 0.0, 2),
+        ((50, 60, 59), 0.0, 1),
+        ((35, 30), 0.05, 1),
+        ((50,), 0.0, 0),
+        ((50, 60, 40, 58), 0.05, 3),
+    ],
+)
+def test_a_round_that_fell_too_far_below_the_best_is_not_built_upon(
+    percents: tuple[int, ...], max_regression: float | None, current: int
+) -> None:
+    assert current_round(validated(*percents), max_regression) == current
+
+
+def test_a_fall_is_judged_on_the_prompts_that_every_round_could_score() -> None:
+    first, second = validated(50, 50)
+    # The twenty easiest prompts timed out: over the others nothing fell.
+    outcomes = tuple(
+        Outcome(one.prompt_id, None if index < 20 else one.greedy, 0, 0)
+        for index, one in enumerate(second.outcomes["validate"])
+    )
+    later = Report("main", 1, {"evaluate/validate/pass@1": 30 / 80}, {"validate": outcomes})
+    assert current_round([first, later], 0.05) == 1
+
+
+def test_the_guard_needs_validation() -> None:
+    assert current_round([report(0, test=(1, 2))], None) == 0
+    with pytest.raises(DataError, match=r"round 0 has no evaluate/validate/pass@1"):
+        current_round([report(0, test=(1, 2))], 0.1)
+
+
+def test_the_rules_by_which_validation_steers_a_run_are_named(tmp_path: Path) -> None:
+    quiet = compose(str(scripted_recipe(tmp_path))).config
+    assert rules_on_validation(quiet) == ()
+    changes = ("stop.patience=2", "stop.target=0.9", "stop.max_regression=0.1", "train.init_from=[base,best]")
+    steered = compose(str(tmp_path), overrides=changes).config
+    assert rules_on_validation(steered) == (
+        "stop.patience",
+        "stop.target",
+        "stop.max_regression",
+        "train.init_from: best",
+    )
 
 
 def stopped(reports: list[Report], *, seconds: float = 0.0, sampled_tokens: int = 0, **stop: Any) -> str | None:
@@ -109,6 +164,7 @@ def test_with_validation_and_test_the_validated_round_is_reported_on_test() -> N
         f"test pass@1 35.0% -> 78.5%: gain of main over round 0 +43.5 points [{100 * low:+.1f}, {100 * high:+.1f}] "
         "(95 %, paired bootstrap over 200 prompts; one training seed)",
         verdict.lines[2],
+        "arms are measured at main's round, which validation chose among main's rounds and not among the arms' own",
     )
     assert verdict.lines[2].startswith(
         "test pass@1 78.5% against 50.0%: gain of main over random_selection +28.5 points"
@@ -132,6 +188,33 @@ def test_with_validation_alone_the_best_round_is_labelled_as_chosen_on_the_same_
     )
 
 
+def test_where_validation_also_steered_the_run_even_the_last_round_is_labelled() -> None:
+    lines = headline(validated(10, 90, 50), {}, decided_by=("stop.patience", "stop.target")).lines
+    assert lines[-1] == (
+        "the same prompts decided how the run went (stop.patience, stop.target), so the figures of round 2 flatter it "
+        "too; prompts.test would not"
+    )
+    both = [report(0, validate=(5, 10), test=(5, 10)), report(1, validate=(6, 10), test=(8, 10))]
+    assert not any("flatter" in line for line in headline(both, {}, decided_by=("stop.patience",)).lines)
+
+
+@pytest.mark.parametrize("sets", [("validate",), ("test",), ("validate", "test")])
+@pytest.mark.parametrize("values", [(2, 9, 5), (2, 5, 9), (9, 5, 2)])
+def test_no_figure_of_a_best_round_stands_on_the_prompts_that_chose_it_without_a_label(
+    sets: tuple[str, ...], values: tuple[int, ...]
+) -> None:
+    main = [report(number, **dict.fromkeys(sets, (value, 10))) for number, value in enumerate(values)]
+    retention = {number: texts(10.0, 0.0) for number in range(3)}
+    verdict = headline(main, {"random_selection": main}, retention=retention)
+    best = [line for line in verdict.lines if "best" in line]
+    assert all(line.endswith("chosen on the same prompts and so flattering") for line in best)
+    assert len(best) == (sets == ("validate",))
+    if verdict.chosen == "chosen on validation":
+        assert verdict.set_name == "test"
+    else:
+        assert verdict.round == 2
+
+
 def test_a_run_that_never_got_better_claims_no_gain() -> None:
     main = [report(0, validate=(50, 100), test=(50, 100)), report(1, validate=(50, 100), test=(99, 100))]
     verdict = headline(main, {"random_selection": main})
@@ -150,6 +233,123 @@ def test_an_arm_that_was_not_measured_at_the_round_is_named_and_not_compared() -
     verdict = headline(main, {"random_selection": [report(0, arm="random_selection", test=(5, 50))]})
     assert [gain.over for gain in verdict.gains] == ["round 0"]
     assert "arm random_selection was not measured on test at round 1, so it is not compared" in verdict.lines
+
+
+def test_a_run_of_which_round_0_alone_was_measured_claims_no_gain() -> None:
+    verdict = headline([report(0, test=(50, 100))], {})
+    assert verdict.gains == ()
+    assert verdict.lines[-1] == "nothing but round 0 was measured, so there is no gain to report"
+
+
+def test_an_arm_with_knobs_of_its_own_is_named_with_them_and_is_no_control() -> None:
+    main = [report(0, test=(5, 50)), report(1, test=(30, 50))]
+    arms = {"high_temp": [report(1, arm="high_temp", test=(20, 50))]}
+    overrides = {"high_temp": {"sample.temperature": 1.2, "select.rule": "top_k", "train.epochs": [1, 2]}}
+    line = headline(main, arms, overrides=overrides).lines[2]
+    assert line.startswith(
+        "test pass@1 60.0% against 40.0%: "
+        "main against high_temp (sample.temperature 1.2, select.rule top_k, train.epochs [1, 2]) +20.0 points ["
+    )
+    assert "gain of" not in line
+
+
+def test_the_arm_that_shares_mains_candidates_is_called_a_diagnostic_of_one_round() -> None:
+    main = [report(0, test=(5, 50)), report(1, test=(20, 50)), report(2, test=(30, 50))]
+    name = "random_selection_shared"
+    lines = headline(main, {name: [report(2, arm=name, test=(20, 50))]}).lines
+    assert "gain of main over random_selection_shared +20.0 points" in lines[2]
+    assert (
+        "that arm is a diagnostic of round 2 alone: it starts where main started in that round and draws from main's "
+        "own candidates, so it does not control for earlier rounds"
+    ) in lines[2]
+
+
+def texts(perplexity: float, change: float, within: float | None = 0.02) -> dict[str, float]:
+    figures = {"perplexity": perplexity, "nll_change": change}
+    if within is not None:
+        figures |= {"nll_change_low": change - within, "nll_change_high": change + within}
+    return {f"evaluate/retention/{name}": value for name, value in figures.items()}
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (texts(12.92, 0.048), "12.92, +0.048 nats per token [+0.028, +0.068] (95 %): some of it was forgotten"),
+        (texts(12.4, 0.01), "12.40, +0.010 nats per token [-0.010, +0.030] (95 %): no clear change"),
+        (texts(11.0, -0.11), "11.00, -0.110 nats per token [-0.130, -0.090] (95 %): nothing was forgotten"),
+        (texts(12.92, 0.048, None), "12.92, +0.048 nats per token; one text alone cannot say how sure that is"),
+    ],
+)
+def test_what_was_forgotten_of_unrelated_texts_is_said_in_words(after: dict[str, float], said: str) -> None:
+    main = [report(0, test=(5, 50)), report(1, test=(30, 50))]
+    lines = headline(main, {}, retention={0: texts(12.31, 0.0), 1: after}).lines
+    assert lines[-1] == f"retention, round 0 -> 1: perplexity of unrelated texts 12.31 -> {said}"
+
+
+def answers(value: float) -> dict[str, float]:
+    return {f"evaluate/retention/pass@1{end}": value + add for end, add in (("", 0), ("_low", -0.05), ("_high", 0.05))}
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (0.4, "40.0% [35.0, 45.0] (95 %): some of it was forgotten"),
+        (0.58, "58.0% [53.0, 63.0] (95 %): -3.0 points, which is within the doubt of these prompts"),
+        (0.8, "80.0% [75.0, 85.0] (95 %): nothing was forgotten"),
+    ],
+)
+def test_what_was_forgotten_of_unrelated_prompts_is_said_in_words(after: float, said: str) -> None:
+    main = [report(0, test=(5, 50)), report(1, test=(30, 50))]
+    lines = headline(main, {}, retention={0: answers(0.61), 1: answers(after)}).lines
+    assert lines[-1] == f"retention, round 0 -> 1: pass@1 on unrelated prompts 61.0% [56.0, 66.0] -> {said}"
+
+
+def test_retention_that_was_not_measured_at_the_headline_round_is_said_to_be_unknown() -> None:
+    main = [report(0, validate=(5, 50), test=(5, 50)), report(1, validate=(30, 50), test=(30, 50))]
+    main.append(report(2, validate=(20, 50), test=(20, 50)))
+    lines = headline(main, {}, retention={0: texts(12.31, 0.0), 2: texts(13.0, 0.05)}).lines
+    assert lines[-1].startswith("retention was not measured at round 1, so what was forgotten by round 1 is not known")
+
+
+def noisy_run(generator: np.random.Generator, rounds: int, size: int) -> list[Report]:
+    """Rounds that are all equally good: each answers each prompt anew, with that prompt's own chance of being right."""
+    reports = []
+    ease = {name: generator.random(size) for name in ("validate", "test")}
+    for number in range(rounds + 1):
+        right = {name: generator.random(size) < chance for name, chance in ease.items()}
+        outcomes = {
+            name: tuple(Outcome(f"{name}{index}", bool(one), 0, 0) for index, one in enumerate(of_set))
+            for name, of_set in right.items()
+        }
+        metrics = {f"evaluate/{name}/pass@1": float(of_set.mean()) for name, of_set in right.items()}
+        reports.append(Report("main", number, metrics, outcomes))
+    return reports
+
+
+def gains_of_noise(trials: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of runs without any true gain: the gain reported on test, that of the same round on validation, and how often
+    the interval of the former holds 0."""
+    generator, on_test, on_validation, held = np.random.default_rng(5), [], [], []
+    for _ in range(trials):
+        main = noisy_run(generator, rounds=4, size=60)
+        verdict = headline(main, {}, resamples=400)
+        assert verdict.chosen == "chosen on validation"
+        on_test.append(sum(gain.after - gain.before for gain in verdict.gains))
+        values = [one.metrics["evaluate/validate/pass@1"] for one in main]
+        on_validation.append(values[verdict.round] - values[0])
+        held += [gain.interval.low <= 0 <= gain.interval.high for gain in verdict.gains]
+    return np.array(on_test), np.array(on_validation), float(np.mean(held))
+
+
+@pytest.mark.parametrize("trials", [300, pytest.param(4000, marks=pytest.mark.slow)])
+def test_the_choice_of_the_best_of_equally_good_rounds_flatters_validation_and_not_test(trials: int) -> None:
+    on_test, on_validation, held = gains_of_noise(trials)
+    # A gain on 60 prompts has a standard deviation of 7.5 points.
+    error = on_test.std() / trials**0.5
+    assert error < 0.01
+    assert abs(on_test.mean()) < 3 * error
+    assert on_validation.mean() > 0.05
+    assert 0.93 - 2 * (0.05 * 0.95 / trials) ** 0.5 <= held <= 0.97 + 2 * (0.05 * 0.95 / trials) ** 0.5
 
 
 def test_a_gain_that_may_be_none_says_so_and_one_of_zero_has_a_width() -> None:

@@ -18,7 +18,7 @@ def rule_of(bench: Bench, *stop_strings: str) -> StopRule:
 def feed(bench: Bench, text: str, rule: StopRule, *, max_tokens: int = 1000) -> Completion:
     completion = Completion(max_tokens)
     for token in bench.tokenizer(text, add_special_tokens=False)["input_ids"]:
-        completion.add(token, -1.0, rule)
+        completion.add(token, -1.0, 0.0, rule)
         if completion.finish_reason is not None:
             break
     return completion
@@ -58,7 +58,7 @@ def test_special_tokens_between_do_not_hide_a_stop_string(chat_bench: Bench) -> 
     ids = chat_bench.tokenizer("#", add_special_tokens=False)["input_ids"]
     completion = Completion(1000)
     for token in [*ids, *[special] * 30, *ids]:
-        completion.add(token, -1.0, rule_of(chat_bench, "##"))
+        completion.add(token, -1.0, 0.0, rule_of(chat_bench, "##"))
     assert (completion.finish_reason, completion.text) == ("stop_string", "")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from blocks import BASE, block_of, chat, plain
 from peft import LoraConfig, get_peft_model
-from tiny_models import build_model, build_tokenizer
+from tiny_models import build_model
 
 from selftrain.config import ModelConfig, SampleConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
@@ -45,40 +45,16 @@ def raw_logprobs(bench: Bench, one: Candidate) -> list[float]:
     return [logprobs[start + at, token].item() for at, token in enumerate(one.completion_token_ids)]
 
 
-def windowed_bench(folder: Path) -> Bench:
-    """A model whose attention is a sliding window of 8 tokens."""
-    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
-
-    folder.mkdir()
-    build_tokenizer(folder, chat=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        sliding_window=8,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        MistralForCausalLM(config).save_pretrained(folder)
-    return Bench(ModelConfig(path=str(folder), device="cpu"))
-
-
 @pytest.mark.parametrize("shared", [0, 4])
 @pytest.mark.parametrize("kind", ["chat", "chat eager", "text", "window"])
 def test_greedy_decoding_equals_generate_for_ragged_prompts(
-    kind: str, shared: int, chat_bench: Bench, chat_folder: Path, text_bench: Bench, tmp_path: Path
+    kind: str, shared: int, chat_bench: Bench, chat_folder: Path, text_bench: Bench, windowed_bench: Bench
 ) -> None:
     bench = {
         "chat": lambda: chat_bench,
         "chat eager": lambda: Bench(ModelConfig(path=str(chat_folder), device="cpu", attn_implementation="eager")),
         "text": lambda: text_bench,
-        "window": lambda: windowed_bench(tmp_path / "window"),
+        "window": lambda: windowed_bench,
     }[kind]()
     prompts = plain(*("1 + 2 and " + text for text in RAGGED)) if kind == "text" else chat(*RAGGED)
     sampler = sampler_of(bench)

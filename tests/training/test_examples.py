@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftrain.training.examples import ExampleOrder
+from selftrain.records import Survivor
+from selftrain.training.examples import ExampleOrder, to_dataset, without_fillers
 
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=200)
 
@@ -38,3 +39,32 @@ def test_batches_hold_examples_of_like_length_and_do_not_come_sorted() -> None:
     longest = [max(batch) for batch in batches]
     assert longest != sorted(longest)
     assert longest != sorted(longest, reverse=True)
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
+def test_ranks_share_the_batches_of_one_process_and_fill_only_the_last(
+    lengths: list[int], ranks: int, micro: int, accumulation: int, epoch: int
+) -> None:
+    batch_size = ranks * micro * accumulation
+    alone = order(lengths, batch_size)
+    shared = ExampleOrder(lengths, batch_size, "group_by_length", 3, share=ranks * micro)
+    alone.epoch = shared.epoch = epoch
+    indices, filled = list(alone), list(shared)
+    assert len(filled) == len(shared)
+    # Micro-batches go round the ranks, as Accelerate deals them out.
+    chunks = [filled[begin : begin + micro] for begin in range(0, len(filled), micro)]
+    assert len(chunks) % ranks == 0, "every rank has as many"
+    per_step = ranks * accumulation
+    for step, begin in enumerate(range(0, len(chunks), per_step)):
+        of_step = [index for chunk in chunks[begin : begin + per_step] for index in chunk if index < len(lengths)]
+        assert of_step == indices[step * batch_size : (step + 1) * batch_size]
+    assert len(filled) - len(indices) < ranks * micro
+
+
+def test_a_filler_has_no_label_and_is_dropped_where_there_is_an_example() -> None:
+    survivors = [Survivor(f"c{n}", "p", 1, (n, 2, 3), (False, True, True), 1.0, "test", "", "") for n in range(3)]
+    assert len(to_dataset(survivors)) == 3
+    rows = list(to_dataset(survivors, filler=True))
+    assert rows[3] == {"input_ids": [0, 2], "labels": [-100, -100], "weight": 0.0}
+    assert without_fillers([rows[1], rows[3], rows[3]]) == [rows[1]]
+    assert without_fillers([rows[3], rows[3]]) == [rows[3]]

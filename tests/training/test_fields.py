@@ -10,7 +10,7 @@ import pytest
 from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError
 from selftrain.training import fields
-from selftrain.training.fields import check_tables, lora_fields, owned, sft_fields
+from selftrain.training.fields import check_shares, check_tables, lora_fields, owned, sft_fields
 
 
 def test_the_names_read_from_source_are_those_of_the_real_classes() -> None:
@@ -80,8 +80,41 @@ def test_every_field_that_selftrain_sets_is_a_real_field() -> None:
 
 
 def test_every_setting_of_the_sft_trainer_is_refused_in_the_table() -> None:
-    from selftrain.training.sft import SFT_DEFAULTS
+    from selftrain.training.arguments import SFT_DEFAULTS
 
     free = {name for name in sft_fields() if owned(name) is None}
     assert set(SFT_DEFAULTS) <= free
     assert not {"output_dir", "seed", "data_seed", "max_steps", "bf16", "logging_nan_inf_filter"} & free
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "message"),
+    [
+        ({"batch_size": 6}, 4, "train.batch_size 6 is no multiple of the 4 processes; set it to 4 or 8, or start 3"),
+        ({"batch_size": 2}, 3, "set it to 3, or start 2"),
+        (
+            {"batch_size": 12, "micro_batch_size": 4},
+            2,
+            "train.micro_batch_size 4 does not divide the 6 examples of a batch that each of the 2 processes trains "
+            "on; set it to 3",
+        ),
+        ({"batch_size": 12, "micro_batch_size": (3, 4)}, 2, "train.micro_batch_size 4 does not divide"),
+    ],
+)
+def test_ranks_that_cannot_share_a_batch_are_refused(settings: dict[str, Any], ranks: int, message: str) -> None:
+    check_shares(TrainConfig(**settings), 1)
+    with pytest.raises(ConfigError) as caught:
+        check_shares(TrainConfig(**settings), ranks)
+    assert message in str(caught.value)
+
+
+def test_ranks_share_a_batch_in_micro_batches_of_at_most_their_share() -> None:
+    for micro in (None, 1, 2, 4, 16):
+        check_shares(TrainConfig(batch_size=16, micro_batch_size=micro), 4)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_configured_for_sharding_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(ConfigError, match=f"configured for {name}.*--multi_gpu, or torchrun"):
+        check_shares(TrainConfig(), 2)

@@ -11,6 +11,7 @@ from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError, Interrupted, PhaseError
 from selftrain.records import Digest, Policy, Survivor, Training
 from selftrain.training import TRAINERS, build
+from selftrain.world import World
 
 SURVIVORS = [
     Survivor(f"candidate-{n}", "prompt", 1, (1, 2, 3), (False, True, True), 1.0, "test", "", "") for n in range(10)
@@ -29,6 +30,7 @@ def train(out: Path, **changes: Any) -> Training:
         "seed": 1,
         "should_stop": lambda: False,
         "on_step": lambda row: None,
+        "world": World(),
     }
     survivors = changes.pop("survivors", SURVIVORS)
     return build(config, _no_bench).train(survivors, **{**arguments, **changes})

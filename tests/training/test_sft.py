@@ -22,6 +22,7 @@ from selftrain.errors import ConfigError, Interrupted, PhaseError
 from selftrain.models import Bench, check_probe
 from selftrain.records import Digest, Policy, Survivor, Training
 from selftrain.training.sft import SftTrainer
+from selftrain.world import World
 
 SETTINGS: dict[str, Any] = {"batch_size": 4, "epochs": 2, "learning_rate": 1e-3, "lora": {"r": 4}}
 
@@ -71,6 +72,7 @@ def train(
         seed=seed,
         should_stop=should_stop,
         on_step=on_step,
+        world=World(),
     )
 
 

@@ -1,0 +1,42 @@
+"""What a control does otherwise than main: the same rounds, with as many examples and updates, from other data.
+
+random_selection         its own candidates; survivors drawn at random, whatever their score
+random_selection_shared  main's candidates and main's start in one round: a diagnostic of that round's filter
+no_filter                its own candidates, every finished one
+seed_only, gold          demonstrations: prompts.seed_data, or the references of the round's prompts
+"""
+
+from __future__ import annotations
+
+from selftrain.arms import Arm
+from selftrain.config import SelectConfig, TrainConfig
+from selftrain.records import Receipt
+
+FROM_DEMONSTRATIONS = ("seed_only", "gold")
+
+
+def of_main(arm: Arm, round_number: int, name: str) -> Receipt | None:
+    """Main's receipt of the same phase, for a control; None for an arm that follows its own knobs."""
+    return arm.main.at(round_number, name) if arm.main is not None and arm.control is not None else None
+
+
+def samples(arm: Arm) -> bool:
+    """Whether the arm draws candidates of its own at all."""
+    return arm.control not in ("random_selection_shared", *FROM_DEMONSTRATIONS)
+
+
+def select_knobs(arm: Arm, knobs: SelectConfig, main: Receipt | None) -> SelectConfig:
+    """How the arm selects in a round whose knobs these are; `main` is main's selection."""
+    if main is None:
+        return knobs
+    if arm.control == "no_filter":
+        return knobs.model_copy(update={"rule": "all", "dedup": "none", "max_per_prompt": None, "min_survivors": 0})
+    count = int(main.metrics["select/kept"])
+    return knobs.model_copy(update={"rule": "random", "count": count, "min_survivors": 0})
+
+
+def train_knobs(arm: Arm, knobs: TrainConfig, main: Receipt | None) -> TrainConfig:
+    """How the arm trains in a round whose knobs these are: a control in as many optimizer steps as main did."""
+    if main is None:
+        return knobs
+    return knobs.model_copy(update={"steps": int(main.metrics["train/steps"])})

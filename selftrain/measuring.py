@@ -1,0 +1,218 @@
+"""Measuring a policy: greedy and sampled answers to held-out prompts, what was retained, how far it drifted.
+
+Every arm is measured with main's knobs and scorers, so that arms differ in what they learned from alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selftrain import prompts as prompt_room
+from selftrain import tables
+from selftrain.arms import Arm
+from selftrain.commits import Commits, Made, Task
+from selftrain.config import Config
+from selftrain.drawing import Drawing, grouped
+from selftrain.evaluation import metrics as measured
+from selftrain.evaluation import rounds as round_metrics
+from selftrain.planning import Draw, for_pass_at_k, greedy
+from selftrain.prompts import PromptSet, PromptSets
+from selftrain.records import Candidate, Outcome, Policy, Prompt, Receipt, Report, SamplingParameters, Score, digest
+from selftrain.reporting.terminal import Phase
+from selftrain.rooms import Rooms
+from selftrain.store import file_sha256, write_jsonl
+
+if TYPE_CHECKING:
+    from selftrain.scoring.combined import CombinedScorer
+
+TEXTS_FILE = "texts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """Evaluation of one run."""
+
+    config: Config
+    rooms: Rooms
+    prompts: PromptSets
+    commits: Commits
+    drawing: Drawing
+
+    def evaluate(self, arm: Arm, round_number: int, policy: Policy) -> Report:
+        """Greedy answers to every held-out prompt and, for main, to some of those that the round trained on."""
+        sets, inputs = dict(self.prompts.held_out()), {}
+        if arm.main is None and round_number and self.config.evaluate.trained_prompts:
+            sets["trained"] = self._trained(round_number)
+            inputs["trained"] = sets["trained"].digest
+        task = self._task(arm, round_number, "evaluate", policy, sets, inputs, 1)
+        return self._answer(task, policy, greedy(self.config), sets, self.rooms.scorer)
+
+    def evaluate_sampled(self, arm: Arm, round_number: int, policy: Policy) -> Report:
+        """Sampled answers for pass@k, on the test prompts (or the validation prompts, where there is no test)."""
+        held_out = self.prompts.held_out()
+        name = "test" if "test" in held_out else "validate"
+        sets = {name: held_out[name]} if held_out else {}
+        task = self._task(arm, round_number, "evaluate-sampled", policy, sets, {}, self.config.evaluate.num_samples)
+        return self._answer(task, policy, for_pass_at_k(self.config), sets, self.rooms.scorer)
+
+    def retention(self, arm: Arm, round_number: int, policy: Policy) -> Mapping[str, float]:
+        """What the policy kept of what it could: perplexity of the retention texts, or accuracy on their prompts."""
+        kept = self.prompts.retention
+        assert kept is not None
+        if kept.prompts is not None:
+            sets = {"retention": kept.prompts}
+            task = self._task(arm, round_number, "evaluate-retention", policy, sets, {}, 1)
+            return self._answer(task, policy, greedy(self.config), sets, self.rooms.retention_scorer).metrics
+        inputs = {"policy": policy.digest, **self.rooms.model_inputs}
+        if round_number:
+            inputs["before"] = arm.at(0, "evaluate-retention").output
+        task = Task(arm, round_number, "evaluate-retention", "evaluate-retention", inputs, len(kept.texts), "texts")
+        return self.commits.once(task, lambda fingerprint, display: self._read_texts(task, policy, display)).metrics
+
+    def drift(self, policy: Policy, candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
+        """KL to the base model over some of the policy's own candidates; nothing where no model is loaded."""
+        limit = self.config.evaluate.drift_candidates
+        if not self.rooms.needs_model() or not limit or self.config.sample.engine == "scripted":
+            return {}
+        chosen = sorted(candidates, key=lambda one: one.id)[:limit]
+        own = [one.logprobs for one in chosen]
+        if policy.adapter is None:
+            return round_metrics.of_drift(own, own, prefix)
+        from selftrain.models.likelihood import token_logprobs
+
+        base = token_logprobs(
+            self.rooms.bench,
+            self.rooms.base_policy,
+            [one.prompt_token_ids + one.completion_token_ids for one in chosen],
+            scored_from=[len(one.prompt_token_ids) for one in chosen],
+        )
+        return round_metrics.of_drift(own, base, prefix)
+
+    # What they share
+
+    def _task(
+        self,
+        arm: Arm,
+        round_number: int,
+        phase: str,
+        policy: Policy,
+        sets: Mapping[str, PromptSet],
+        more: Mapping[str, str],
+        num_candidates: int,
+    ) -> Task:
+        inputs = {"policy": policy.digest, **self.rooms.model_inputs, **more}
+        total = 2 * sum(len(one.prompts) for one in sets.values()) * num_candidates
+        return Task(arm, round_number, phase, phase, inputs, total, "answers", everywhere=True)
+
+    def _answer(
+        self,
+        task: Task,
+        policy: Policy,
+        parameters: SamplingParameters,
+        sets: Mapping[str, PromptSet],
+        scorer: CombinedScorer,
+    ) -> Report:
+        kind = {"evaluate": "greedy", "evaluate-sampled": "sampled"}.get(task.phase, "retention")
+        folder = f"{task.arm.folder(task.round_number)}/evaluation/{kind}"
+
+        def make(fingerprint: str, display: Phase) -> Made | None:
+            files: dict[str, str] = {}
+            metrics: dict[str, float] = {}
+            busy, tokens = self.drawing.busy_seconds, self.drawing.drawn_tokens
+            answers = self.commits.fingerprint_of_answers(task)
+            for name, prompts in sets.items():
+                draw = Draw(
+                    stream=f"{task.phase}/{name}/{task.round_number}",
+                    prompts=prompts.prompts,
+                    num_candidates=self.config.evaluate.num_samples if kind == "sampled" else 1,
+                    parameters=parameters,
+                    block_size=self.config.evaluate.block_size,
+                    policy=policy,
+                )
+                drawn = self.drawing.draw(draw, self.rooms, f"{folder}/{name}/candidates", answers, display)
+                paths = [self.commits.run.path / path for path in drawn]
+                known = by_id(prompts.prompts)
+                written = self.drawing.judge(paths, scorer, known, f"{folder}/{name}/scores", fingerprint, display)
+                if not self.commits.world.is_first:
+                    continue
+                candidates, groups = self._read(drawn, written, known)
+                outcomes = round_metrics.outcomes(groups, greedy=kind != "sampled")
+                table = f"{folder}/{name}/outcomes.parquet"
+                files[table] = tables.write(self.commits.run.path / table, outcomes, Outcome, fingerprint=fingerprint)
+                files |= {path: file_sha256(self.commits.run.path / path) for path in [*drawn, *written]}
+                metrics |= self._figures(kind, name, candidates, outcomes)
+                metrics |= self.drift(policy, candidates, "evaluate/sampled") if kind == "sampled" else {}
+            if not self.commits.world.is_first:
+                return None
+            part = {"greedy": "evaluate", "sampled": "evaluate/sampled"}.get(kind, "evaluate/retention")
+            seconds = self.drawing.busy_seconds - busy
+            metrics |= round_metrics.gap(metrics)
+            metrics[f"{part}/tokens_per_second"] = (self.drawing.drawn_tokens - tokens) / seconds if seconds else 0.0
+            rates = [
+                (key.removeprefix("evaluate/"), value) for key, value in metrics.items() if key.endswith("/pass@1")
+            ]
+            display.done(*(f"{key.replace('/', ' ')} {value:.1%}" for key, value in rates))
+            return Made(files, sum(len(one.prompts) for one in sets.values()), metrics)
+
+        receipt = self.commits.once(task, make)
+        return Report(task.arm.name, task.round_number, receipt.metrics, self._outcomes(receipt, sets))
+
+    def _outcomes(self, receipt: Receipt, sets: Iterable[str]) -> dict[str, tuple[Outcome, ...]]:
+        found = {name: [one for one in receipt.files if one.endswith(f"/{name}/outcomes.parquet")] for name in sets}
+        return {name: tuple(tables.read(self.commits.run.path / files[0], Outcome)) for name, files in found.items()}
+
+    def _read(
+        self, drawn: Sequence[str], written: Sequence[str], known: Mapping[str, Prompt]
+    ) -> tuple[list[Candidate], list]:  # type: ignore[type-arg]
+        path = self.commits.run.path
+        candidates = [one for name in drawn for one in tables.read(path / name, Candidate)]
+        scores = {one.candidate_id: one for name in written for one in tables.read(path / name, Score)}
+        return candidates, grouped(candidates, known, scores)
+
+    def _figures(self, kind: str, name: str, candidates: list[Candidate], outcomes: list[Outcome]) -> dict[str, float]:
+        knobs, seed = self.config.evaluate, self.config.seed
+        if kind == "sampled":
+            return round_metrics.of_sampled_answers(
+                name, outcomes, knobs.ks, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
+            )
+        truncated = sum(one.finish_reason == "length" for one in candidates)
+        return measured.summarise(
+            name, outcomes, truncated=truncated, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
+        )
+
+    def _trained(self, round_number: int) -> PromptSet:
+        """The first prompts of the round, by id: also those that nobody solved, or they would be the easy ones."""
+        asked = prompt_room.of_round(
+            self.prompts.train, self.config.prompts, seed=self.config.seed, round_number=round_number
+        )
+        chosen = sorted(asked, key=lambda one: one.id)[: self.config.evaluate.trained_prompts]
+        return PromptSet("trained", tuple(chosen), digest([one.id for one in chosen]), 0)
+
+    def _read_texts(self, task: Task, policy: Policy, display: Phase) -> Made:
+        from selftrain.models.likelihood import encode_text, token_logprobs
+
+        kept = self.prompts.retention
+        assert kept is not None
+        ids = [encode_text(self.rooms.bench, text) for text in kept.texts]
+        read = token_logprobs(self.rooms.bench, policy, ids, scored_from=[1] * len(ids))
+        before = None
+        if task.round_number:
+            path = self.commits.run.verified(task.arm.at(0, "evaluate-retention"))[0]
+            before = [json.loads(line)["logprobs"] for line in path.read_text().splitlines()]
+        knobs = self.config.evaluate
+        metrics = round_metrics.of_texts(
+            read, before, confidence=knobs.confidence, resamples=knobs.resamples, seed=self.config.seed
+        )
+        name = f"{task.arm.folder(task.round_number)}/evaluation/retention/{TEXTS_FILE}"
+        rows = [{"text": text, "logprobs": row} for text, row in zip(kept.texts, read, strict=True)]
+        files = {name: write_jsonl(self.commits.run.path / name, rows)}
+        display.done(f"perplexity {metrics['evaluate/retention/perplexity']:.2f}")
+        return Made(files, len(rows), metrics)
+
+
+def by_id(prompts: Iterable[Prompt]) -> dict[str, Prompt]:
+    """Prompts by their ids."""
+    return {one.id: one for one in prompts}

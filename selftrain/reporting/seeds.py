@@ -1,0 +1,54 @@
+"""What several seeds say together, as a table: each figure by seed, then its mean with an interval of each level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selftrain.reporting.inert import inert
+from selftrain.reporting.tables import Line, aligned
+
+LEGEND = (
+    "greedy pass@1 in percent, gains in points; sd: between seeds; intervals: over seeds (these prompts given), over "
+    "prompts (these seeds given), over both"
+)
+
+
+def seeds_lines(data: Mapping[str, Any]) -> list[Line]:
+    """The table of `seeds`: a mapping with `seeds`, `levels` and `gains` as evaluation gives them."""
+    figures = [*data["levels"], *data["gains"]]
+    heads = ["", *(f"seed {seed}" for seed in data["seeds"]), "mean", "sd"]
+    values = [
+        [inert(_name(one)), *(_figure(value, one) for value in (*one["per_seed"], one["mean"])), _deviation(one)]
+        for one in figures
+    ]
+    bounds = [
+        [inert(_name(one)), *(_bounds(one[level], one) for level in ("over_seeds", "over_prompts", "over_both"))]
+        for one in figures
+    ]
+    first = _table([heads, *values])
+    second = _table([["", "over seeds", "over prompts", "over both"], *bounds])
+    return [*first, Line(""), *second, Line(LEGEND)]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[Line]:
+    head, *lines = aligned(rows, right=range(1, len(rows[0])))
+    return [Line(head, "head"), *map(Line, lines)]
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    return f"gain over {one['what']}" if one["is_gain"] else str(one["what"])
+
+
+def _figure(value: float, one: Mapping[str, Any]) -> str:
+    return f"{round(100 * value, 1) + 0.0:{'+' if one['is_gain'] else ''}.1f}"
+
+
+def _deviation(one: Mapping[str, Any]) -> str:
+    return "" if one["deviation"] is None else f"{100 * one['deviation']:.1f}"
+
+
+def _bounds(interval: Mapping[str, Any] | None, one: Mapping[str, Any]) -> str:
+    if interval is None:
+        return "-"
+    return f"[{_figure(interval['low'], one)}, {_figure(interval['high'], one)}]"

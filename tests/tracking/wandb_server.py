@@ -1,0 +1,359 @@
+"""As much of a Weights & Biases server as wandb 0.31 needs to upload runs: GraphQL, the file stream, files, artifacts.
+
+Everything it was sent is kept and can be read from `runs`, `artifacts` and `alerts`. It can also refuse connections
+(`port_of_nobody`), accept and never answer (`hang`), answer 401 (`refuse`) and be gone from one moment on (`die`).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ENTITY = "tester"
+
+
+class WandbServer:
+    """Start with `with WandbServer() as server:`; point WANDB_BASE_URL at `server.url`."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+        self.operations: list[str] = []
+        self.unknown: list[str] = []
+        self.behaviour = "answer"
+        self._released = threading.Event()
+        self._lock = threading.RLock()
+        handler = type("Handler", (_Handler,), {"fake": self})
+        self._http = _QuietServer(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> WandbServer:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.die()
+
+    def die(self) -> None:
+        """Refuse every connection from here on, and drop those that are open."""
+        if self.behaviour != "dead":
+            self.behaviour = "dead"
+            self._released.set()
+            self._http.shutdown()
+            self._http.server_close()
+
+    def hang(self) -> None:
+        """Accept, and never answer, from here on."""
+        self.behaviour = "hang"
+
+    def refuse(self) -> None:
+        """Answer 401 from here on: the key is no good."""
+        self.behaviour = "refuse"
+
+    def history(self, run_id: str) -> list[dict[str, Any]]:
+        """The points of a run in order, without W&B's own keys."""
+        lines = self.runs[run_id]["lines"]
+        rows = [json.loads(lines[offset]) for offset in sorted(lines)]
+        return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+
+    def summary(self, run_id: str) -> dict[str, Any]:
+        values = self.runs[run_id]["summary"]
+        return {key: value for key, value in values.items() if not key.startswith("_")}
+
+    # What handlers call
+
+    def wait_if_hanging(self) -> bool:
+        """Whether the request is to be answered."""
+        if self.behaviour == "hang":
+            self._released.wait()
+        return self.behaviour != "dead"
+
+    def graphql(self, operation: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self.operations.append(operation)
+            answer = getattr(self, f"_on_{operation}", None)
+            if answer is None:
+                self.unknown.append(f"{operation}: {query} {variables}")
+                return {}
+            try:
+                data: dict[str, Any] = answer(variables)
+            except Exception as error:  # a test looks at `unknown`, an HTTP client would only try again
+                self.unknown.append(f"{operation}: {error!r} {variables}")
+                return {}
+            return data
+
+    def stream(self, run_id: str, body: dict[str, Any]) -> None:
+        """What the file stream brings: lines of history from an offset on, the summary, the end."""
+        with self._lock:
+            run = self.runs[run_id]
+            history = body.get("files", {}).get("wandb-history.jsonl")
+            for number, line in enumerate(history["content"] if history else ()):
+                run["lines"][history["offset"] + number] = line
+            if summary := body.get("files", {}).get("wandb-summary.json"):
+                run["summary"] = json.loads(summary["content"][-1])
+            if "complete" in body:
+                run["complete"] = body["complete"]
+
+    def _bucket(self, run: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": run["id"],
+            "name": run["id"],
+            "displayName": run["name"],
+            "description": None,
+            "config": json.dumps({key: {"value": value} for key, value in run["config"].items()}),
+            "sweepName": run["sweep"],
+            "project": {"id": "1", "name": run["project"], "entity": {"id": "1", "name": ENTITY}},
+            "historyLineCount": len(run["lines"]),
+            "eventsLineCount": 0,
+            "logLineCount": 0,
+            "historyTail": json.dumps([run["lines"][max(run["lines"])]] if run["lines"] else []),
+            "eventsTail": "[]",
+            "summaryMetrics": json.dumps(run["summary"]),
+            "tags": run["tags"],
+            "notes": None,
+            "wandbConfig": json.dumps({"t": 1}),
+        }
+
+    def _on_Viewer(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        teams = {"edges": [{"node": {"name": ENTITY}}]}
+        return {
+            "viewer": {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "a@b.c", "flags": "{}", "teams": teams}
+        }
+
+    def _on_RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        run = self.runs.get(variables["name"])
+        if run is None:
+            return {"model": None}
+        entity = {"id": "1", "name": ENTITY}
+        return {"model": {"id": "1", "name": run["project"], "entity": entity, "bucket": self._bucket(run)}}
+
+    def _on_UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = variables["name"]
+        is_new = name not in self.runs
+        run = self.runs.setdefault(
+            name,
+            {
+                "id": name,
+                "name": None,
+                "config": {},
+                "sweep": None,
+                "project": variables["project"],
+                "tags": [],
+                "group": None,
+                "job_type": None,
+                "host": None,
+                "program": None,
+                "lines": {},
+                "summary": {},
+                "complete": None,
+            },
+        )
+        fields = {
+            "displayName": "name",
+            "groupName": "group",
+            "jobType": "job_type",
+            "sweep": "sweep",
+            "tags": "tags",
+            "host": "host",
+            "program": "program",
+        }
+        run |= {own: variables[their] for their, own in fields.items() if variables.get(their)}
+        if variables.get("config"):
+            run["config"] = {key: one["value"] for key, one in json.loads(variables["config"]).items()}
+        return {"upsertBucket": {"bucket": self._bucket(run), "inserted": is_new}}
+
+    def _on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        folder = f"{self.url}/storage/{variables['run']}"
+        files = [{"name": name, "uploadUrl": f"{folder}/{name}"} for name in variables["files"]]
+        return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+
+    def _on_NotifyScriptableRunAlert(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.alerts.append(variables)
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def _on_ArtifactType(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        known = self._find(variables["name"])
+        of_type = {"artifactType": {"name": known["type"]}} if known else None
+        return {"project": {"artifact": of_type}}
+
+    def _on_ServerFeaturesQuery(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"serverInfo": {"features": []}}
+
+    def _on_CreateArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        given = variables["input"]
+        name, digest = given["artifactCollectionName"], given["digest"]
+        versions = [one for one in self.artifacts if one["name"] == name]
+        known = next((one for one in versions if one["digest"] == digest), None)
+        made = known or {
+            "id": f"artifact-{len(self.artifacts)}",
+            "name": name,
+            "version": f"v{len(versions)}",
+            "type": given["artifactTypeName"],
+            "digest": digest,
+            "metadata": json.loads(given["metadata"] or "{}"),
+            "aliases": [],
+            "state": "PENDING",
+            "made_by": given["runName"],
+            "used_by": [],
+            "files": {},
+        }
+        for alias in [one["alias"] for one in given["aliases"]]:
+            for other in versions:
+                other["aliases"] = [one for one in other["aliases"] if one != alias]
+            made["aliases"].append(alias)
+        if known is None:
+            self.artifacts.append(made)
+        latest = {"latestArtifact": {"id": versions[-1]["id"]} if versions else None}
+        return {"createArtifact": {"artifact": {"id": made["id"], "state": made["state"], "artifactSequence": latest}}}
+
+    def _on_CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"createArtifactManifest": {"artifactManifest": self._manifest(variables["artifactID"], variables)}}
+
+    def _on_UpdateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        artifact_id = variables["artifactManifestID"].removesuffix("-manifest")
+        return {"updateArtifactManifest": {"artifactManifest": self._manifest(artifact_id, variables)}}
+
+    def _manifest(self, artifact_id: str, variables: dict[str, Any]) -> dict[str, Any]:
+        name = f"{artifact_id}-manifest"
+        file = {"id": f"{name}-file"}
+        if variables["includeUpload"]:
+            file |= {"uploadUrl": f"{self.url}/storage/{name}", "uploadHeaders": []}
+        return {"id": name, "file": file}
+
+    def _on_CreateArtifactFiles(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        nodes = []
+        for one in variables["input"]["artifactFiles"]:
+            place = f"{one['artifactID']}/{one['name']}"
+            self._by_id(one["artifactID"])["files"][one["name"]] = place
+            nodes.append(
+                {
+                    "storagePath": place,
+                    "uploadUrl": f"{self.url}/storage/{place}",
+                    "uploadHeaders": [],
+                    "uploadMultipartUrls": None,
+                    "artifact": {"id": one["artifactID"]},
+                }
+            )
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _on_CommitArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        made = self._by_id(variables["artifactID"])
+        made["state"] = "COMMITTED"
+        return {"commitArtifact": {"artifact": {"id": made["id"], "digest": made["digest"]}}}
+
+    def _on_UseArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        used = self._by_id(variables["artifactID"])
+        used["used_by"].append(variables["runName"])
+        return {"useArtifact": {"artifact": {"id": used["id"]}}}
+
+    def _on_ArtifactByID(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"artifact": self._membership(self._by_id(variables["id"]))["artifact"]}
+
+    def _on_ArtifactMembershipByName(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = self._find(variables["name"])
+        return {"project": {"artifactCollectionMembership": self._membership(found) if found else None}}
+
+    def _membership(self, found: dict[str, Any]) -> dict[str, Any]:
+        project = {"id": "1", "internalId": "1", "name": "p", "entity": {"name": ENTITY}}
+        aliases = [{"__typename": "ArtifactAlias", "id": alias, "alias": alias} for alias in found["aliases"]]
+        collection = {"__typename": "ArtifactSequence", "name": found["name"], "project": project}
+        index = int(found["version"].removeprefix("v"))
+        artifact = {
+            "__typename": "Artifact",
+            "id": found["id"],
+            "artifactSequence": collection,
+            "versionIndex": index,
+            "artifactType": {"name": found["type"]},
+            "description": None,
+            "metadata": json.dumps(found["metadata"]),
+            "ttlDurationSeconds": -2,
+            "ttlIsInherited": True,
+            "tags": [],
+            "historyStep": None,
+            "state": found["state"],
+            "size": 1,
+            "digest": found["digest"],
+            "commitHash": "0",
+            "fileCount": len(found["files"]),
+            "createdAt": "2026-01-01T00:00:00Z",
+            "updatedAt": "2026-01-01T00:00:00Z",
+            "aliases": [{**one, "artifactCollection": collection} for one in aliases],
+        }
+        return {
+            "__typename": "ArtifactCollectionMembership",
+            "id": f"{found['id']}-membership",
+            "versionIndex": index,
+            "createdAt": "2026-01-01T00:00:00Z",
+            "aliases": aliases,
+            "artifactCollection": collection,
+            "artifact": artifact,
+        }
+
+    def _by_id(self, artifact_id: str) -> dict[str, Any]:
+        return next(one for one in self.artifacts if one["id"] == artifact_id)
+
+    def _find(self, name: str) -> dict[str, Any] | None:
+        collection, _, alias = name.rpartition("/")[2].partition(":")
+        found = [one for one in self.artifacts if one["name"] == collection and alias in ("", *one["aliases"])]
+        return found[-1] if found else None
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is none of the server's business."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    fake: WandbServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if not self.fake.wait_if_hanging():
+            self.close_connection = True
+            return
+        if self.fake.behaviour == "refuse":
+            self._send(401, {"errors": [{"message": "permission denied"}]})
+            return
+        place = self.path.split("?")[0]
+        data: dict[str, Any] = {}
+        if place == "/graphql":
+            asked = json.loads(body)
+            operation = asked.get("operationName") or asked["query"].split("(")[0].split("{")[0].split()[-1]
+            data = {"data": self.fake.graphql(operation, asked["query"], asked.get("variables") or {})}
+        elif place.endswith("/file_stream"):
+            self.fake.stream(place.split("/")[-2], json.loads(body))
+        elif place.startswith("/storage/") and self.command == "PUT":
+            self.fake.files[place.removeprefix("/storage/")] = body
+        elif place.startswith("/storage/"):
+            self._send_bytes(200, self.fake.files[place.removeprefix("/storage/")])
+            return
+        self._send(200, data)
+
+    do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815
+
+    def _send(self, status: int, data: dict[str, Any]) -> None:
+        self._send_bytes(status, json.dumps(data).encode())
+
+    def _send_bytes(self, status: int, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def port_of_nobody() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
