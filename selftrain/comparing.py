@@ -14,7 +14,7 @@ from selftrain.compose import differences
 from selftrain.config import Config, config_of_arm
 from selftrain.errors import ConfigError, DataError
 from selftrain.evaluation import comparison, seeds
-from selftrain.evaluation.decisions import Chosen, headline_round, rules_on_validation
+from selftrain.evaluation.decisions import IS_OF_ONE_ROUND, ONE_ROUND, Chosen, headline_round, rules_on_validation
 from selftrain.evaluation.metrics import greedy_values
 from selftrain.evaluation.statistics import interval_of_mean
 from selftrain.parsing import parse
@@ -341,6 +341,8 @@ def _notes(entries: Sequence[Entry], set_name: str) -> Iterator[str]:
     for first, second in pairwise(entries):
         if changed := differences(first.run.recorded["versions"], second.run.recorded["versions"]):
             yield f"{second.name} ran with other versions than {first.name}: {', '.join(changed)}"
+    if any(one.arm == ONE_ROUND for one in entries):
+        yield f"{ONE_ROUND} is a diagnostic of one round: {IS_OF_ONE_ROUND}"
     if _are_seeds(entries):
         yield "these runs differ in nothing but the seed"
     elif len(runs) > 1:

@@ -72,7 +72,7 @@ def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_di
         changes = {"seed": seed, "name": f"{name}-seed-{seed}"}
         of_seed = replace(composed, config=composed.config.model_copy(update=changes))
         paths.append(one_run(world, of_seed, runs_dir=runs_dir, fork=None, group=name))
-    if world.is_first:
+    if world.is_first and (composed.config.prompts.validate_ or composed.config.prompts.test):
         _conclude_seeds(name, paths, runs_dir)
 
 

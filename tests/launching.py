@@ -51,7 +51,9 @@ class Launched:
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def finish(self, timeout: float = 120) -> list[Ended]:
         """Wait for all of them."""

@@ -117,7 +117,9 @@ def main(name: str, *arguments: str) -> None:
     world = World()
     if "APART" in os.environ:
         _apart(world)
-    config = RanksConfig(dead_after_seconds=float(os.environ.get("DEAD_AFTER", "5")), wait_seconds=10)
+    config = RanksConfig(
+        dead_after_seconds=float(os.environ.get("DEAD_AFTER", "5")), wait_seconds=float(os.environ.get("WAIT", "100"))
+    )
     try:
         if name == "start_and_die" and world.rank == 1:
             time.sleep(3)  # until the other listens to signals

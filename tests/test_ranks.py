@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from worlds import model_recipe, pid_of_rank, ranks, results_of, run_here, scrip
 # After one round of training, float32, learning rate 1e-3: the two halves of a batch are summed in another order.
 TOLERANCE = 1e-5
 ENDS_WITHIN_SECONDS = 60.0
+ONE_ROUND = ("rounds=1", "arms=[]")
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 300) -> str:
@@ -101,16 +103,46 @@ PHASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Callable[[str], dict[str, Any]]:
+    """The results of a run that nothing happened to, by where the others are disturbed."""
+    known: dict[bool, dict[str, Any]] = {}
+
+    def results(phase: str) -> dict[str, Any]:
+        has_model = phase == "training"
+        if has_model not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            finish(ranks(slow_recipe(folder, phase, model), *ONE_ROUND, runs_dir=folder / "runs"))
+            known[has_model] = results_of(folder / "runs/tiny")
+        return known[has_model]
+
+    return results
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize("phase", [*PHASES, "barrier"])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_lost_rank_ends_the_others_and_the_resumed_run_is_as_if_nothing_had_happened(
-    tmp_path: Path, started: list[subprocess.Popen[str]], phase: str, kind: signal.Signals, victim: int
+    tmp_path: Path,
+    started: list[subprocess.Popen[str]],
+    undisturbed: Callable[[str], dict[str, Any]],
+    model: Path,
+    phase: str,
+    kind: signal.Signals,
+    victim: int,
 ) -> None:
-    recipe = slow_recipe(tmp_path, phase, waits=1 - victim)
+    recipe = slow_recipe(tmp_path, phase, model)
     run = tmp_path / "runs/tiny"
-    process = ranks(recipe, "rounds=1", "arms=[]", runs_dir=tmp_path / "runs", SLOW=phase)
+    # One of them with the default patience, the others with less to save time.
+    patience = [] if (phase, victim) == ("training", 1) else ["ranks.dead_after_seconds=8"]
+    slow_ranks = "0 1" if phase == "sampling" else str(1 - victim) if phase == "barrier" else ""
+    process = ranks(recipe, *ONE_ROUND, *patience, runs_dir=tmp_path / "runs", SLOW=slow_ranks)
     started.append(process)
     reached = PHASES["sampling" if phase == "barrier" else phase]
     wait_for(lambda: reached(run), process)
@@ -126,33 +158,28 @@ def test_one_lost_rank_ends_the_others_and_the_resumed_run_is_as_if_nothing_had_
     seconds = time.monotonic() - began
     print(f"{phase}, rank {victim} {kind.name}: the other ended after {seconds:.1f} s")
     assert seconds < ENDS_WITHIN_SECONDS
-    if kind == signal.SIGSTOP:
-        os.kill(lost, signal.SIGKILL)  # the launcher would wait for it
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(lost, signal.SIGKILL)  # what is stopped hears nothing else
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "same command" in output
-    finish(ranks(recipe, "rounds=1", "arms=[]", runs_dir=tmp_path / "runs"))
-    finish(ranks(recipe, "rounds=1", "arms=[]", "name=undisturbed", runs_dir=tmp_path / "runs"))
-    assert results_of(run) == results_of(tmp_path / "runs/undisturbed")
+    finish(ranks(recipe, *ONE_ROUND, runs_dir=tmp_path / "runs"))
+    assert results_of(run) == undisturbed(phase)
 
 
-def slow_recipe(folder: Path, phase: str, *, waits: int) -> Path:
-    """A recipe that takes its time where SLOW says: the scripted sampler, or a real model's training."""
+def slow_recipe(folder: Path, phase: str, model: Path) -> Path:
+    """A recipe that takes its time: a real model's training, or a scripted sampler on the ranks in SLOW."""
     if phase == "training":
-        model = build_model(folder / "model")
         recipe = model_recipe(folder / "recipe", model, evaluate={"sampled_rounds": "none"})
-        text = recipe.read_text().replace(
-            "learning_rate: 0.001", "learning_rate: 0.001\n  steps: 60\n  checkpoint_steps: 5"
-        )
-        recipe.write_text(text)
+        slow = "learning_rate: 0.001\n  steps: 60\n  checkpoint_steps: 5"
+        recipe.write_text(recipe.read_text().replace("learning_rate: 0.001", slow))
         return recipe
     recipe = scripted_recipe(folder / "recipe", evaluate={"sampled_rounds": "none"})
     answers = folder / "recipe/answers.py"
-    slow_ranks = "('0', '1')" if phase == "sampling" else f"('{waits}',)"
     answers.write_text(
         f"import os, time\n{answers.read_text()}\n\nquick = answer\n\n\n"
         "def answer(prompt, seed, policy_round):\n"
-        f"    if os.environ.get('SLOW') and seed and os.environ.get('RANK') in {slow_ranks}:\n"
+        "    if seed and os.environ.get('RANK') in os.environ.get('SLOW', '').split():\n"
         "        time.sleep(0.6)\n"
         "    return quick(prompt, seed, policy_round)\n"
     )

@@ -209,7 +209,7 @@ def test_ranks_that_go_different_ways_say_so() -> None:
 
 @pytest.mark.slow
 def test_a_wait_for_a_live_rank_is_bounded_and_says_what_it_does() -> None:
-    ended = run("part", "patience")
+    ended = run("part", "patience", WAIT="10")
     assert ended[1].code == 70
     assert "rank 0, which is at 'a long nap', has not come to 'the meeting' within 10 s" in ended[1].output
     assert "ranks.wait_seconds" in ended[1].output

@@ -22,6 +22,10 @@ _ROUNDING = 1e-9
 
 Chosen = Literal["chosen on validation", "the last round"]
 ONE_ROUND = "random_selection_shared"
+IS_OF_ONE_ROUND = (
+    "it starts where main started in that round and draws from main's own candidates, so it does not control for "
+    "earlier rounds"
+)
 AT_MAINS_ROUND = (
     "arms are measured at main's round, which validation chose among main's rounds and not among the arms' own"
 )
@@ -195,10 +199,7 @@ def _sentence(gain: Gain, set_name: str, number: int, overrides: Mapping[str, An
     if interval.left_out:
         text += f"; left out as unscored on one side: {interval.left_out}"
     if gain.over == ONE_ROUND:
-        text += (
-            f"; that arm is a diagnostic of round {number} alone: it starts where main started in that round and "
-            "draws from main's own candidates, so it does not control for earlier rounds"
-        )
+        text += f"; that arm is a diagnostic of round {number} alone: {IS_OF_ONE_ROUND}"
     return text if gain.clear else f"{text}; this includes no gain at all"
 
 

@@ -25,6 +25,7 @@ from scipy.special import ndtri, stdtrit
 from selftrain.errors import DataError
 from selftrain.evaluation.decisions import (
     AT_MAINS_ROUND,
+    IS_OF_ONE_ROUND,
     ONE_ROUND,
     Chosen,
     bounds,
@@ -306,6 +307,8 @@ def _sentences(figure: AcrossSeeds, runs: Sequence[Measured], overrides: Mapping
         size += f", the mean of {len(figure.seeds)} seeds ({each}; standard deviation between seeds {100 * spread:.1f})"
     if missing := [str(run.seed) for run in runs if run.seed not in figure.seeds]:
         size += f"; not measured for seed {', '.join(missing)}"
+    if figure.is_gain and figure.what == ONE_ROUND:
+        size += f"; that arm is a diagnostic of the headline round alone: {IS_OF_ONE_ROUND}"
     method = over.method if "bootstrap" in over.method else f"{over.method} interval"
     prompts = f"these seeds, other prompts {figure.bounds(over)} ({method} over {over.num_prompts} prompts)"
     if over.left_out:

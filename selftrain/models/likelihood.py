@@ -56,8 +56,8 @@ def token_logprobs(
     """Natural log-probabilities, at temperature 1, of the ids `scored_from[i]:` of each sequence under the policy.
 
     In the order given; `scored_from[i]` is at least 1, for nothing predicts the first id. What a sequence gets depends
-    on the others only by rounding, and on their order not at all. PhaseError: another adapter answers than the
-    policy's, NaN, or not enough memory.
+    on the others only by rounding, and on their order not at all. DataError: longer than the context. PhaseError:
+    another adapter answers than the policy's, NaN, or not enough memory.
     """
     for number, (ids, start) in enumerate(zip(sequences, scored_from, strict=True)):
         if not 1 <= start <= len(ids):

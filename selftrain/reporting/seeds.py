@@ -19,7 +19,7 @@ def seeds_lines(data: Mapping[str, Any]) -> list[Line]:
     figures = [*data["levels"], *data["gains"]]
     heads = ["", *(f"seed {seed}" for seed in data["seeds"]), "mean", "sd"]
     values = [
-        [inert(_name(one)), *(_figure(value, one) for value in (*one["per_seed"], one["mean"])), _deviation(one)]
+        [inert(_name(one)), *_by_seed(one, data["seeds"]), _figure(one["mean"], one), _deviation(one)]
         for one in figures
     ]
     bounds = [
@@ -38,6 +38,12 @@ def _table(rows: Sequence[Sequence[str]]) -> list[Line]:
 
 def _name(one: Mapping[str, Any]) -> str:
     return f"gain over {one['what']}" if one["is_gain"] else str(one["what"])
+
+
+def _by_seed(one: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """The figure of each seed; an arm may be missing in one."""
+    known = dict(zip(one["seeds"], one["per_seed"], strict=True))
+    return [_figure(known[seed], one) if seed in known else "-" for seed in seeds]
 
 
 def _figure(value: float, one: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from selftrain.tracking.ledger import LEDGER_FILE, Row, without_timings
 POLL_SECONDS = 0.5
 MIRRORED_FILE = "mirrored.json"
 LOCK_FILE = "mirror.lock"
-NICENESS = 10
+NICENESS = 5
 PATIENCE_SECONDS = 90.0
 
 

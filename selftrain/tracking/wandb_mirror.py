@@ -20,7 +20,7 @@ from selftrain.tracking.sweeps import RUN_ID, SWEEP_ID, sweep_trial
 Mode = Literal["online", "offline", "disabled"]
 MODULE = "selftrain.tracking.wandb_process"
 FOLDER = "wandb"
-API_SECONDS = 5
+API_SECONDS = 10
 
 
 def mode_of(config: WandbConfig, environment: Mapping[str, str]) -> Mode:

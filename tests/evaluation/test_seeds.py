@@ -154,6 +154,13 @@ def test_an_arm_that_some_seeds_lack_is_compared_where_it_was_measured() -> None
     assert any(line.startswith("gain of main over weak") and "not measured for seed 1" in line for line in found.lines)
 
 
+def test_the_arm_that_shares_mains_candidates_is_called_a_diagnostic_of_one_round() -> None:
+    lines = verdict([run(seed, right(60 + seed), random_selection_shared=right(40)) for seed in range(3)]).lines
+    (line,) = [one for one in lines if one.startswith("gain of main over random_selection_shared")]
+    assert "it does not control for earlier rounds" in line
+    assert not any("which validation chose among main's rounds" in one for one in lines)
+
+
 def test_figures_on_the_prompts_that_chose_the_rounds_are_labelled() -> None:
     runs = [run(seed, right(60 + seed), set_name="validate") for seed in range(3)]
     assert verdict(runs).lines[1].startswith("these prompts chose the rounds, and so flatter them")

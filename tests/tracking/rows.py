@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -97,6 +101,34 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"still waiting after {seconds} s"
         time.sleep(0.05)
+
+
+PARENT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from rows import alarm, rows_of, tracker_of
+tracker = tracker_of(Path({run_dir!r}), mode={mode!r})
+for number in range(2):
+    tracker.log([*rows_of(number), alarm(number)])
+print(tracker.mirrors[0].pid, flush=True)
+time.sleep(60)
+"""
+
+
+def killed_attempt(
+    run_dir: Path, *, mode: str, dies: Literal["the run", "the machine"], when: Callable[[], object]
+) -> list[dict[str, Any]]:
+    """An attempt at two rounds, with an alarm each, that is killed `when`: alone, or with its mirror. Its rows."""
+    program = PARENT.format(tests=str(Path(__file__).parent), run_dir=str(run_dir), mode=mode)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        mirror_pid = int(parent.stdout.readline())
+        wait_for(when)
+        if dies == "the machine":
+            os.kill(mirror_pid, signal.SIGKILL)
+        parent.kill()
+    return [row for number in range(2) for row in (*rows_of(number), alarm(number))]
 
 
 class MadeRun:

@@ -15,6 +15,7 @@ from rows import (
     RUN_ID,
     MadeRun,
     alarm,
+    killed_attempt,
     points_of,
     points_of_control,
     rows_of,
@@ -102,7 +103,9 @@ def test_a_rounds_candidates_become_tables_of_their_arm_once(tmp_path):
     tracker.close()
     found = tables(tmp_path)
     assert found.keys() == {("tables/kept", 1), ("tables/rejected", 1)}
-    assert [row["completion"] for row in found["tables/kept", 1]] == [f"answer {n} of main in round 1" for n in (1, 3, 5)]
+    assert [row["completion"] for row in found["tables/kept", 1]] == [
+        f"answer {n} of main in round 1" for n in (1, 3, 5)
+    ]
     assert tables(tmp_path, CONTROL).keys() == found.keys()
     first, committed = len(fragments(tmp_path)), list(run.rows)
     tracker_of(tmp_path, committed=committed).close()
@@ -158,7 +161,7 @@ def test_offline_the_hashes_of_artifacts_stand_in_the_summary_and_nothing_is_sta
     assert found["artifacts/adapter/round-1"] == found["artifacts/adapter/best"] == of_adapter
     assert found["artifacts/adapter/round-2"] != of_adapter
     assert not list((tmp_path / "wandb").rglob("*.safetensors"))
-    assert not [path for path in (tmp_path / "wandb").rglob("staging/*")]
+    assert not list((tmp_path / "wandb").rglob("staging/*"))
 
 
 def test_nothing_of_the_environment_the_machine_or_a_receipts_config_is_in_any_file(tmp_path, monkeypatch):
@@ -192,30 +195,10 @@ def test_an_attempt_after_a_clean_end_logs_only_what_is_new(tmp_path):
     assert len(fragments(tmp_path)) == 4, "an attempt with nothing to say leaves no fragment"
 
 
-PARENT = """
-import sys, time
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from rows import alarm, rows_of, tracker_of
-tracker = tracker_of(Path({run_dir!r}))
-for number in range(2):
-    tracker.log([*rows_of(number), alarm(number)])
-print(tracker.mirrors[0].pid, flush=True)
-time.sleep(60)
-"""
-
-
 @pytest.mark.parametrize("what_dies", ["the run", "the machine"])
 def test_after_a_kill_the_fragments_together_hold_every_row_of_every_arm_once(tmp_path, what_dies):
-    program = PARENT.format(tests=str(Path(__file__).parent), run_dir=str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        mirror_pid = int(parent.stdout.readline())
-        wait_for(lambda: len(left_open(tmp_path)) == 2)
-        if what_dies == "the machine":
-            os.kill(mirror_pid, signal.SIGKILL)
-        parent.kill()
-    tracker = tracker_of(tmp_path, committed=[row for n in range(2) for row in (*rows_of(n), alarm(n))])
+    rows = killed_attempt(tmp_path, mode="offline", dies=what_dies, when=lambda: len(left_open(tmp_path)) == 2)
+    tracker = tracker_of(tmp_path, committed=rows)
     tracker.log(rows_of(2))
     tracker.close()
     assert history(tmp_path) == points_of(range(3))

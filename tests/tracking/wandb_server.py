@@ -1,13 +1,12 @@
 """As much of a Weights & Biases server as wandb 0.31 needs to upload runs: GraphQL, the file stream, files, artifacts.
 
-Everything it was sent is kept and can be read from `runs`, `artifacts` and `alerts`. It can also refuse connections
-(`port_of_nobody`), accept and never answer (`hang`), answer 401 (`refuse`) and be gone from one moment on (`die`).
+Everything it was sent is kept and can be read from `runs`, `artifacts` and `alerts`. It can also accept and never answer
+(`hang`), answer 401 (`refuse`), be gone (`die`), and come back (`revive`).
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,17 +23,20 @@ class WandbServer:
         self.alerts: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.operations: list[str] = []
+        self.places: set[str] = set()
         self.unknown: list[str] = []
         self.behaviour = "answer"
         self._released = threading.Event()
         self._lock = threading.RLock()
-        handler = type("Handler", (_Handler,), {"fake": self})
-        self._http = _QuietServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
+        self._http = self._listen(0)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
+    def _listen(self, port: int) -> _QuietServer:
+        http = _QuietServer(("127.0.0.1", port), type("Handler", (_Handler,), {"fake": self}))
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return http
+
     def __enter__(self) -> WandbServer:
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -47,6 +49,14 @@ class WandbServer:
             self._released.set()
             self._http.shutdown()
             self._http.server_close()
+
+    def revive(self) -> None:
+        """Answer again, at the same address and with everything it had."""
+        self._released.set()
+        if self.behaviour == "dead":
+            self._http = self._listen(int(self.url.rpartition(":")[2]))
+        self._released.clear()
+        self.behaviour = "answer"
 
     def hang(self) -> None:
         """Accept, and never answer, from here on."""
@@ -61,6 +71,30 @@ class WandbServer:
         lines = self.runs[run_id]["lines"]
         rows = [json.loads(lines[offset]) for offset in sorted(lines)]
         return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+
+    def points(self, run_id: str) -> list[tuple[Any, ...]]:
+        """Every number of a run's history, as often as it is there: (axis, its value, key, value)."""
+        found = []
+        for row in self.history(run_id):
+            (axis,) = {"round", "global_step"} & row.keys()
+            found += [(axis, row[axis], key, value) for key, value in row.items() if isinstance(value, int | float)]
+        return sorted(point for point in found if point[2] != point[0])
+
+    def tables(self, run_id: str) -> list[tuple[str, int]]:
+        """The tables in a run's history, as often as they are there; each was uploaded, too."""
+        found = []
+        for row in self.history(run_id):
+            for key, value in row.items():
+                if isinstance(value, dict) and value["_type"] == "table-file":
+                    assert json.loads(self.files[f"{run_id}/{value['path']}"])["data"]
+                    found.append((key, row["round"]))
+        return sorted(found)
+
+    def artifact(self, name: str) -> dict[str, Any]:
+        """The version of an artifact that `name:alias` names."""
+        found = self._find(name)
+        assert found is not None, (name, [(one["name"], one["aliases"]) for one in self.artifacts])
+        return found
 
     def summary(self, run_id: str) -> dict[str, Any]:
         values = self.runs[run_id]["summary"]
@@ -174,7 +208,9 @@ class WandbServer:
         return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
 
     def _on_NotifyScriptableRunAlert(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self.alerts.append(variables)
+        known = {(one["runName"], one["title"]) for one in self.alerts}
+        if variables["waitDuration"] < 3_600_000 or (variables["runName"], variables["title"]) not in known:
+            self.alerts.append(variables)  # else it came again too soon
         return {"notifyScriptableRunAlert": {"success": True}}
 
     def _on_ArtifactType(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -305,6 +341,8 @@ class WandbServer:
 
 
 class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is none of the server's business."""
 
@@ -325,6 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(401, {"errors": [{"message": "permission denied"}]})
             return
         place = self.path.split("?")[0]
+        self.fake.places.add(place)
         data: dict[str, Any] = {}
         if place == "/graphql":
             asked = json.loads(body)
@@ -350,10 +389,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-
-def port_of_nobody() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -171,10 +170,11 @@ def test_three_ranks_resume_to_the_same_bytes(model: Path, tmp_path: Path) -> No
     assert files_of(tmp_path, "parts") == files_of(tmp_path, "whole")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL.name, signal.SIGSTOP.name, "raise"])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "victim"), [("SIGKILL", 0), ("SIGKILL", 1), ("SIGSTOP", 0), ("SIGSTOP", 1), ("raise", 0), ("raise", 1)]
+)
 def test_a_rank_lost_in_a_step_ends_the_other_and_training_goes_on_from_the_checkpoint(
-    model: Path, tmp_path: Path, how: str, victim: int
+    model: Path, two: Path, tmp_path: Path, how: str, victim: int
 ) -> None:
     job = {"name": "run", "survivors": TEN, "settings": {"checkpoint_steps": 2}}
     lost = train(model, tmp_path, [{**job, "die_at": 4, "victim": victim, "kill": how}], dead_after_seconds=8)
@@ -192,8 +192,6 @@ def test_a_rank_lost_in_a_step_ends_the_other_and_training_goes_on_from_the_chec
     assert files_of(tmp_path, "run") == {}
     again = train(model, tmp_path, [job])
     assert again.code == 0, again.output[-4000:]
-    whole = train(model, tmp_path / "whole", [job])
-    assert whole.code == 0, whole.output[-4000:]
-    assert [row["train/step"] for row in given(tmp_path, "run")["rows"]][-1] == 6
-    assert given(tmp_path, "run")["rows"][0]["train/step"] in (3, 5)
-    assert files_of(tmp_path, "run") == files_of(tmp_path / "whole", "run")
+    # Checkpoints change nothing: this is the training that nobody disturbed.
+    assert [row["train/step"] for row in given(tmp_path, "run")["rows"]] == [3, 4, 5, 6]
+    assert files_of(tmp_path, "run") == files_of(two, "short_last_batch")
