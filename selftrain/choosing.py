@@ -16,10 +16,10 @@ from selftrain.errors import PhaseError
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.measuring import by_id
 from selftrain.prompts import PromptSet, PromptSets
-from selftrain.records import Candidate, Group, Prompt, Receipt, Score, Survivor, seed_from
+from selftrain.records import Candidate, Group, Prompt, Receipt, Score, Survivor, digest, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
-from selftrain.selection.demonstrations import demonstrations
+from selftrain.selection.demonstrations import demonstrations, words_of
 from selftrain.selection.survivors import buffer, to_survivors
 from selftrain.store import RunDirectory, write_jsonl
 from selftrain.summaries import funnel_words
@@ -49,7 +49,8 @@ class Choosing:
         inputs |= {"control": str(arm.control), "main": main.output} if main is not None else {}
         inputs |= {"earlier": earlier.output} if earlier is not None else {}
         if scored is None:
-            inputs |= {"demonstrations": self._demonstrated(arm).digest, **self.rooms.model_inputs}
+            ends = digest([arm.config.sample.stop_strings, arm.config.sample.stop_token_ids])
+            inputs |= {"demonstrations": self._demonstrated(arm).digest, "ends": ends, **self.rooms.model_inputs}
 
         def make(fingerprint: str, display: Phase) -> Made:
             if scored is None:
@@ -145,10 +146,3 @@ class Choosing:
                 f"{knobs.min_survivors}; the funnel: {funnel_words(chosen.metrics)}. Sample more candidates, "
                 "lower the threshold, or lower min_survivors"
             )
-
-
-def words_of(prompt: Prompt) -> str:
-    """The prompt as a person would read it."""
-    if prompt.text is not None:
-        return prompt.text
-    return "\n".join(f"{one.role}: {one.content}" for one in prompt.messages or ())

@@ -24,7 +24,8 @@ from selftrain.world import World
 class Drawing:
     """Draws and judges for one run, every rank a share of the blocks.
 
-    `busy_seconds` is the time this rank spent inside samplers and scorers so far, `drawn_tokens` what all ranks sampled.
+    `busy_seconds` is the time this rank spent inside samplers and scorers so far, `drawn_tokens` what all
+    ranks sampled.
     """
 
     def __init__(self, run_path: Path, world: World, *, seed: int, max_unscored_rate: float) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain import controls
 from selftrain import prompts as prompt_room
@@ -20,6 +20,9 @@ from selftrain.preflight import check, prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import Report
 from selftrain.store import RunDirectory
+
+if TYPE_CHECKING:
+    from selftrain.reporting.tables import RoundRow
 
 PHASE_FILES = {
     "sample": "sample-wave-00",
@@ -127,9 +130,30 @@ def _evaluation(config: Config, prompts: PromptSets, number: int) -> str:
 def show_status(path: Path, *, as_json: bool) -> None:
     """Print how far a run is. Raises ConfigError if the folder is no run."""
     from selftrain.reporting.status import render
+    from selftrain.reporting.terminal import Terminal
 
     data = status_of(path)
-    print(json.dumps(data, indent=1) if as_json else render(data))
+    if as_json:
+        print(json.dumps(data, indent=1))
+        return
+    terminal = Terminal()
+    terminal.info(render(data))
+    verdict = path / "verdict.json"
+    said: dict[str, Any] = json.loads(verdict.read_text()) if verdict.exists() else {"lines": [], "best_round": -1}
+    terminal.final(list(_rows(path, said["best_round"])), said["lines"], [])
+
+
+def _rows(path: Path, best: int) -> Iterator[RoundRow]:
+    """The table of rounds as far as they are committed; `best` is main's promoted round."""
+    from selftrain.summaries import round_row
+
+    receipts = RunDirectory(path).receipts()
+    for arm in arms_of(parse(json.loads((path / "config.json").read_text())["config"])):
+        arm.receipts |= {one.key: one for one in receipts if one.arm == arm.name}
+        measured = [one for one in receipts if one.arm == arm.name and one.phase == "evaluate"]
+        arm.reports |= {one.round: Report(arm.name, one.round, one.metrics, {}) for one in measured}
+        for number in sorted({one.round for one in arm.receipts.values()}):
+            yield round_row(arm, number, best)
 
 
 def status_of(path: Path) -> dict[str, Any]:

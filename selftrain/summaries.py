@@ -63,10 +63,11 @@ def share_of(report: Report | None, name: str) -> Share | None:
 
 def final_rows(arms: Sequence[Arm], best: int) -> list[RoundRow]:
     """The table of all rounds of all arms; `best` is main's promoted round."""
-    return [_round_row(arm, number, best) for arm in arms for number in sorted(arm.policies)]
+    return [round_row(arm, number, best) for arm in arms for number in sorted(arm.policies)]
 
 
-def _round_row(arm: Arm, number: int, best: int) -> RoundRow:
+def round_row(arm: Arm, number: int, best: int) -> RoundRow:
+    """A round of an arm in the table of all rounds."""
     metrics: dict[str, float] = {}
     seconds = 0.0
     for key, receipt in arm.receipts.items():

@@ -188,6 +188,8 @@ def _coverage_stalled(rounds: Rounds, last: int, config: AlarmsConfig) -> str | 
     if growth is None or growth >= config.coverage_growth - _ROUNDING:
         return None
     coverage = rounds[last].get("score/coverage_cumulative")
+    if coverage == 1.0:
+        return None  # there was nothing left to solve
     so_far = "" if coverage is None else f" to {coverage:.1%}"
     return (
         f"the share of prompts ever solved grew by {growth:.2%}{so_far} in a round that asked no new prompts "

@@ -1,11 +1,12 @@
 """Selection: which candidates become training examples, and at which step the others left.
 
-    steps      the steps, each a pure function: who leaves a prompt, and why
-    survivors  from kept candidates to training examples; the buffer over rounds
+    steps           the steps, each a pure function: who leaves a prompt, and why
+    survivors       from kept candidates to training examples; the buffer over rounds
+    demonstrations  the data's own completions as training examples, for the arms that ask for them
 
 The steps, in order: sampled, scored, finished, length, dedup, rule, max_per_prompt. With rule `random` the cap comes
-before the draw, so that exactly `count` survive where so many are left. Nothing in this room reads a prompt's
-reference: only sampled tokens become training examples.
+before the draw, so that exactly `count` survive where so many are left. Only `demonstrations` reads a prompt's
+reference: otherwise sampled tokens alone become training examples.
 """
 
 from __future__ import annotations

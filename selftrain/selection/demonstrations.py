@@ -60,7 +60,7 @@ def demonstrations(
                 label_mask=(False,) * len(prompt_ids) + (True,) * len(completion_ids),
                 weight=1.0,
                 why=why,
-                prompt_text=_words(prompt),
+                prompt_text=words_of(prompt),
                 text=answer,
             )
         )
@@ -82,7 +82,8 @@ def _drawn(
             yield number, prompt, answer
 
 
-def _words(prompt: Prompt) -> str:
+def words_of(prompt: Prompt) -> str:
+    """The prompt as a person would read it."""
     if prompt.text is not None:
         return prompt.text
     return "\n".join(f"{one.role}: {one.content}" for one in prompt.messages or ())

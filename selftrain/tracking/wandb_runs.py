@@ -164,6 +164,7 @@ class Runs:
         self._arms: dict[str, ArmRun] = {}
         self._jobs: deque[tuple[str, Job]] = deque()
         self._failed: list[tuple[str, Job]] = []
+        self._begun = False
         self._ears = Ears.open()
         if not mirrored.safe:
             self._arm(MAIN_ARM).open()  # a first attempt shows up at once, not when its first phase is done
@@ -189,20 +190,23 @@ class Runs:
             return
         what, job = self._jobs[0]
         try:
+            if not self._begun:
+                self._require_server()  # each of wandb's own calls would wait for it much longer
+            self._begun = True
             if not job():
                 return
         except Exception as error:  # files of the run, and the whole of wandb, are behind this call
             say(f"{what} failed: {words_of(error)}")
             self._failed.append((what, job))
+        self._begun = False
         self._jobs.popleft()
 
     def close(self) -> None:
         """Do what is left and end all runs; exits with CANNOT_FINISH when W&B does not get everything."""
-        opened = [arm for arm in self._arms.values() if arm.run is not None]
-        if opened and self._order["mode"] == "online":
-            url = opened[0].run.settings.base_url
-            if not answers(url):  # W&B itself would try for much longer
-                leave(CANNOT_FINISH, f"{url} does not answer")
+        try:
+            self._require_server()
+        except ConnectionError as error:
+            leave(CANNOT_FINISH, words_of(error))
         self._jobs.extend(self._failed)
         while self._jobs:
             bound(PATIENCE_SECONDS)
@@ -214,6 +218,12 @@ class Runs:
             except Exception as error:  # as above
                 leave(CANNOT_FINISH, words_of(error))
         self._mirrored.write()
+
+    def _require_server(self) -> None:
+        """Raise ConnectionError if this is online and nobody answers."""
+        opened = [arm.run for arm in self._arms.values() if arm.run is not None]
+        if opened and self._order["mode"] == "online" and not answers(opened[0].settings.base_url):
+            raise ConnectionError(f"{opened[0].settings.base_url} does not answer")
 
     def _arm(self, name: str) -> ArmRun:
         if name not in self._arms:

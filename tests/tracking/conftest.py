@@ -23,6 +23,4 @@ def server(monkeypatch):
     with WandbServer() as running:
         monkeypatch.setenv("WANDB_BASE_URL", running.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        # Points wait here for so long until they are sent together; W&B's own is 15 s.
-        monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.2")
         yield running

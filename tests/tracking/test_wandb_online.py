@@ -107,9 +107,7 @@ def test_only_the_artifacts_that_are_asked_for_are_uploaded(tmp_path, server):
     for number in (1, 2):
         run.round(number)
     tracker_of(tmp_path, mode="online", committed=run.rows, artifacts=("adapters",), table_rows=0).close()
-    assert sorted(one["aliases"] for one in server.artifacts) == [["latest", "round-2"], ["round-1"]] or sorted(
-        sorted(one["aliases"]) for one in server.artifacts
-    ) == [["latest", "round-2"], ["round-1"]]
+    assert sorted(sorted(one["aliases"]) for one in server.artifacts) == [["latest", "round-2"], ["round-1"]]
     assert {one["name"] for one in server.artifacts} == {"a-run-main-adapter"}
 
 
@@ -122,6 +120,7 @@ def test_an_adapter_whose_file_is_gone_costs_its_artifact_alone(tmp_path, server
     assert server.points(RUN_ID) == numbers_of(run)
 
 
+@pytest.mark.slow  # W&B sends points every 15 s
 @pytest.mark.parametrize("what_dies", ["the run", "the machine"])
 def test_after_a_kill_the_next_attempt_sends_what_the_server_does_not_have(tmp_path, server, what_dies):
     def has_some():
@@ -140,6 +139,7 @@ def test_after_a_kill_the_next_attempt_sends_what_the_server_does_not_have(tmp_p
     assert len(server.alerts) == 2
 
 
+@pytest.mark.slow  # W&B sends points every 15 s
 @pytest.mark.parametrize("outage", ["die", "hang", "refuse"])
 def test_after_an_outage_in_the_middle_the_next_attempt_sends_what_is_missing(tmp_path, server, outage):
     run = MadeRun(tmp_path)
@@ -153,10 +153,13 @@ def test_after_an_outage_in_the_middle_the_next_attempt_sends_what_is_missing(tm
     tracker.log([*run.rows, alarm(1)])
     assert time.monotonic() - began < 0.5
     time.sleep(1.5)
+    ended = time.monotonic()
     tracker.close()
-    assert time.monotonic() - began < 32
+    assert time.monotonic() - ended < 8
     assert len(warnings) == 1, warnings
     assert "Weights & Biases" in warnings[0]
+    assert "wandb sync" in warnings[0]
+    assert history(tmp_path) == sorted([*points_of([0]), *numbers_of(run)]), "what is to be synced is all there"
     server.revive()
     tracker = tracker_of(tmp_path, mode="online", committed=[*rows_of(0), *run.rows, alarm(1)])
     tracker.log([summary(best_round=1, number=1)])
@@ -171,6 +174,7 @@ def test_after_an_outage_in_the_middle_the_next_attempt_sends_what_is_missing(tm
     assert (adapter["state"], "best" in adapter["aliases"]) == ("COMMITTED", True)
 
 
+@pytest.mark.slow  # W&B sends points every 15 s
 def test_an_arm_that_begins_in_an_outage_has_all_in_an_offline_fragment(tmp_path, server):
     warnings: list[str] = []
     tracker = tracker_of(tmp_path, mode="online", warnings=warnings)

@@ -1,7 +1,7 @@
 """As much of a Weights & Biases server as wandb 0.31 needs to upload runs: GraphQL, the file stream, files, artifacts.
 
-Everything it was sent is kept and can be read from `runs`, `artifacts` and `alerts`. It can also accept and never answer
-(`hang`), answer 401 (`refuse`), be gone (`die`), and come back (`revive`).
+Everything it was sent is kept and can be read from `runs`, `artifacts` and `alerts`. It can also accept and never
+answer (`hang`), answer 401 (`refuse`), be gone (`die`), and come back (`revive`).
 """
 
 from __future__ import annotations

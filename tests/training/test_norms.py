@@ -65,7 +65,9 @@ def test_the_factors_of_a_model_give_what_peft_would_merge(settings: dict[str, A
     model = adapted(**settings)
     found = factors_of(model)
     assert found is not None
-    merged = [module.get_delta_weight("default") for module in model.modules() if isinstance(module, LoraLayer)]
+    merged = [
+        module.get_delta_weight("default").detach() for module in model.modules() if isinstance(module, LoraLayer)
+    ]
     assert len(found) == len(merged) == 3
     expected = math.sqrt(sum(float(one.double().pow(2).sum()) for one in merged))
     assert update_norm(found, {}) == pytest.approx(expected, rel=1e-6)
