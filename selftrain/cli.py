@@ -144,7 +144,7 @@ def main() -> None:
     try:
         app()
     except SelftrainError as error:
-        _leave(str(error), error.exit_code)
+        _leave(None if error.is_told else str(error), error.exit_code)
     except BrokenPipeError:
         # The reader of our output left (`| head`); Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,6 +21,8 @@ class SelftrainError(Exception):
     """Root of the errors that are shown to users without a traceback."""
 
     exit_code = 70
+    is_told = False
+    """Whether another process of the run tells the user of it."""
 
 
 class ConfigError(SelftrainError):

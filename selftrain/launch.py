@@ -54,7 +54,7 @@ def run_recipe(
     composed = compose(recipe, layers=layers, overrides=overrides)
     world = World()
     with world.listening(), world.connected(composed.config.ranks):
-        if world.is_first and (warning := imposed_single_thread()) is not None:
+        if world.is_first and (warning := imposed_single_thread(composed.config.model.device)) is not None:
             Terminal().warn(warning)
         if not seeds:
             one_run(world, composed, runs_dir=runs_dir, fork=fork)
@@ -95,7 +95,7 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
     if trial is not None and group is None:
         changes = {"name": f"{composed.config.name}-{trial}"}
         composed = replace(composed, config=composed.config.model_copy(update=changes))
-    prompts, fingerprints = check(composed)
+    prompts, fingerprints = check(composed, ranks=world.size)
     terminal = Terminal() if world.is_first else Terminal(open(os.devnull, "w"), open(os.devnull, "w"))  # noqa: SIM115
     config = composed.config
     if fork is not None:
@@ -109,6 +109,8 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
         recorded = world.from_first(lambda: _record(run, config, composed, prompts, terminal, world), "config.json")
         with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run, world) as log_path:
             check_references(rooms, prompts)
+            if rooms.needs_model():
+                world.from_first(lambda: str(rooms.bench.source), "finding the model")  # a GGUF file is converted once
             history = History(run)
             tracker = _tracker(run, config, history, recorded, log_path, terminal, world, group)
             commits = Commits(run, fingerprints, world, terminal, tracker, history)

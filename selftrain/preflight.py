@@ -11,13 +11,13 @@ from selftrain.prompts import PromptSet, PromptSets
 from selftrain.rooms import Rooms
 
 
-def check(composed: Composed) -> tuple[PromptSets, Fingerprints]:
-    """Check plug-ins, pass-through tables and prompts; return the prompts, and the parts of the fingerprints."""
+def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
+    """Check plug-ins, pass-through tables, shares of ranks, and prompts; return the prompts, and the fingerprints."""
     config = composed.config
     for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
         sampling.check(one.sample)
         scoring.check(one.score)
-        training.check(one.train)
+        training.check(one.train, ranks=ranks)
     tracking.check(config.track)
     prompts = prompt_room.load(config.prompts, composed.folder)
     return prompts, Fingerprints(config, composed.folder, digests(prompts))

@@ -32,7 +32,7 @@ class Launched:
     ) -> None:
         command = [str(TESTS / program), *arguments]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RANK", "WORLD", "LOCAL"))}
-        env = {**inherited, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment}
+        env = {**inherited, "OMP_NUM_THREADS": "1", **environment}
         self._began = time.monotonic()
         if torchrun:
             words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *command]

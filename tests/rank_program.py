@@ -42,7 +42,7 @@ def decide(world: World) -> None:
     numbers = torch.tensor([world.rank + 1.0])
     torch.distributed.all_reduce(numbers)
     given["reduced"] = numbers.item()
-    print("GIVEN " + json.dumps(given))
+    print("GIVEN " + json.dumps(given), flush=True)
 
 
 def lose(world: World, where: str, how: str, victim: str, note: str) -> None:
@@ -92,6 +92,15 @@ def be_asked(world: World, number: str) -> None:
     if world.rank == 1:
         os.kill(os.getpid(), signal.Signals[number])
     while True:
+        world.check()
+        time.sleep(0.05)
+
+
+def go_on(world: World, seconds: str) -> None:
+    """Work for so many seconds of this process's own time."""
+    world.barrier("the beginning")
+    print("BEGUN", flush=True)
+    for _ in range(int(float(seconds) / 0.05)):
         world.check()
         time.sleep(0.05)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -222,6 +223,40 @@ def test_a_stop_asked_of_one_rank_reaches_all(number: str) -> None:
     for one in ended:
         assert f"stopped by {number}" in one.output
         assert "run the same command again to go on" in one.output
+
+
+@pytest.mark.slow
+def test_ranks_that_are_all_paused_go_on_when_they_are_woken() -> None:
+    # As a suspended machine or job is: nobody is dead, though every sign is old.
+    with Launched("rank_program.py", "go_on", "6") as launched:
+        for process in launched.processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "BEGUN\n"
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for process in launched.processes:
+                process.send_signal(number)
+            time.sleep(8 if number == signal.SIGSTOP else 0)
+        ended = launched.finish()
+    assert [one.code for one in ended] == [0, 0], ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [("SIGTERM", "stopped by SIGTERM; everything finished is saved"), ("SIGKILL", "the launcher, which keeps")],
+)
+def test_ranks_leave_when_their_launcher_is_told_to_or_dies(number: str, message: str) -> None:
+    with Launched("rank_program.py", "go_on", "60", torchrun=True) as launched:
+        [launcher] = launched.processes
+        assert launcher.stdout is not None
+        assert [launcher.stdout.readline() for _ in range(2)] == ["BEGUN\n"] * 2
+        began = time.monotonic()
+        launcher.send_signal(signal.Signals[number])
+        output = launcher.stdout.read()  # until the ranks, which hold the other ends, have left
+    assert time.monotonic() - began < 30
+    told = [line for line in output.splitlines() if line.startswith("selftrain: ")]
+    assert len(told) == 2, output
+    assert all(line.startswith("selftrain: Interrupted: ") and message in line for line in told), told
 
 
 def test_ranks_without_a_meeting_point_are_told_how_to_start() -> None:

@@ -1,7 +1,7 @@
 """The scripted engine: answers come from a function instead of a model. For tests of recipes and of the loop.
 
 Tokens are UTF-8 bytes, and 256 is the stop token. The answer is certain: every log-probability is 0, and so is the
-entropy.
+entropy, unless the function says what it should be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def one_digit(prompt: Prompt, seed: int, policy_round: int) -> str:
 
 
 class ScriptedSampler:
-    """Answers of `params.function`: `f(prompt: Prompt, seed: int, policy_round: int) -> str`.
+    """Answers of `params.function`: `f(prompt: Prompt, seed: int, policy_round: int) -> str | (str, entropy)`.
 
     Greedy sampling (temperature 0) passes the seed 0, so that all candidates of a prompt are equal.
     """
@@ -39,7 +39,7 @@ class ScriptedSampler:
             raise ConfigError(f"sample.params: the scripted engine has no {unknown[0]!r}; it takes `function` alone")
         self._stop_strings = config.stop_strings
         reference = config.params.get("function")
-        self._answer: Callable[[Prompt, int, int], str] = (
+        self._answer: Callable[[Prompt, int, int], str | tuple[str, float]] = (
             one_digit if reference is None else load_function(str(reference), plugin_dir)
         )
 
@@ -59,7 +59,7 @@ class ScriptedSampler:
         return (*written.encode(), *([] if self._stop_strings else [STOP_TOKEN]))
 
     def sample(self, block: Block) -> tuple[Candidate, ...]:
-        """Ask the function once per candidate. DataError when it answers anything but text."""
+        """Ask the function once per candidate. DataError when it answers anything else."""
         return tuple(
             self._candidate(block, position, index)
             for position in range(len(block.prompts))
@@ -69,8 +69,14 @@ class ScriptedSampler:
     def _candidate(self, block: Block, position: int, index: int) -> Candidate:
         prompt, seed = block.prompts[position], block.seeds[position][index]
         answer = self._answer(prompt, seed if block.parameters.temperature else 0, block.policy.round)
+        entropy = 0.0
+        if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], int | float):
+            answer, entropy = answer[0], float(answer[1])
         if not isinstance(answer, str):
-            raise DataError(f"sample.params.function answered prompt {prompt.id} with {answer!r}; it must return a str")
+            raise DataError(
+                f"sample.params.function answered prompt {prompt.id} with {answer!r}; it must return a str, or a str "
+                "and its entropy"
+            )
         ids, text, reason = _finish(answer, block.parameters)
         return Candidate(
             id=block.candidate_ids[position][index],
@@ -84,7 +90,7 @@ class ScriptedSampler:
             seed=seed,
             policy_digest=block.policy.digest,
             logprobs=(0.0,) * len(ids),
-            entropy=0.0,
+            entropy=entropy,
         )
 
 

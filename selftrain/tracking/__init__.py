@@ -6,7 +6,7 @@
     following           what those processes share: they follow the ledger and remember what is safe elsewhere
     wandb_mirror        Weights & Biases: modes, folders, what to upload later
     wandb_process       its process, the only file that imports wandb; with
-                        wandb_runs, wandb_journal, wandb_tables, wandb_artifacts
+                        wandb_runs, wandb_arm, wandb_journal, wandb_tables, wandb_artifacts
     accelerate_mirror   other trackers (`track.also`), through Accelerate's classes
     accelerate_process  their process, the only file that imports accelerate.tracking
     sweeps              runs that a sweep's agent starts

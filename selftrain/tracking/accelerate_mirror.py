@@ -51,6 +51,8 @@ def check(config: TrackConfig) -> None:
 class AccelerateMirror(Mirror):
     """A running copy of the ledger to one other tracker. `start_seconds` bounds the wait for the tracker's server."""
 
+    restarts = 0
+
     def __init__(
         self,
         run_dir: Path,

@@ -166,6 +166,7 @@ OPTIONS: Mapping[str, Options] = {
             "name": name,
             "group": order["group"],
             "resume": "never" if is_new else "allow",
+            "config": flat(shown_config(order["config"], arm)),  # it forgets the old one when a run is resumed
             "embed": False,
             "auto_log_gpu": False,
             "auto_log_cpu": False,

@@ -1,7 +1,8 @@
 """What the process of every mirror does: obey its parent, follow metrics.jsonl, remember what is safe elsewhere.
 
 Its parent writes one line of JSON to its stdin (the order: what to mirror, as what) and one line when the run is done.
-End of input, or another parent, means that the run was killed: then too it copies what the ledger holds and ends.
+End of input, or another parent, means that the run was killed: then too it copies what the ledger holds and ends. The
+other way goes one line at most, when it is no use to wait for this process any longer.
 
 What is safe is known from `mirrored.json`, which is written only after the tracker has closed or acknowledged what it
 was given. Everything else is copied again by the next attempt.
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -131,6 +132,13 @@ def words_of(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
+def excuse(order: dict[str, Any], why: str) -> None:
+    """Tell the parent, if it still listens, not to wait for this process, which will go on for a while."""
+    say(why)
+    with suppress(OSError):
+        os.write(order["news"], why.encode()[:1000])
+
+
 def leave(code: int, why: str) -> NoReturn:
     """Exit with the reason as the last line of the log, where the parent looks for it."""
     say(why)
@@ -153,6 +161,7 @@ def follow(make: Callable[[dict[str, Any], Mirrored], Copy]) -> None:
     folder = Path(order["run_dir"]) / order["folder"]
     folder.mkdir(exist_ok=True)
     with only_mirror(folder, parent):
+        bound(PATIENCE_SECONDS)
         copy = make(order, Mirrored(folder / MIRRORED_FILE))
         tail = Tail(Path(order["run_dir"]) / LEDGER_FILE)
         is_done = False

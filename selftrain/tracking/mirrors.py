@@ -2,13 +2,14 @@
 
 The process follows metrics.jsonl by itself. Nothing is sent to it but one line when it starts and one when the run is
 done, so its slowness, its crash and an outage of the tracker behind it cost the run nothing. What it could not copy is
-copied by the next attempt. One that dies is started again once. Everything that goes wrong is one line of warning.
+copied by the next attempt. Everything that goes wrong is one line of warning.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -29,8 +30,11 @@ class Mirror:
     """A running copy of the ledger to one tracker. No method raises for the tracker's sake, and none but `close` waits.
 
     `module` has the process's `main`; `order` is the line it is told, in which `folder` is where it keeps what it knows
-    and `start_seconds` bounds its waiting for a server. `label` names the tracker in warnings.
+    and `start_seconds` bounds its waiting for a server. `label` names the tracker in warnings. A process that dies is
+    started again up to `restarts` times.
     """
+
+    restarts = 1
 
     def __init__(
         self, label: str, module: str, order: Mapping[str, Any], *, log_path: Path, warn: Callable[[str], None]
@@ -40,8 +44,9 @@ class Mirror:
         self.warn = warn
         self._module = module
         self._order = dict(order)
-        self._restarts_left = 1
+        self._restarts_left = self.restarts
         self._process: subprocess.Popen[bytes] | None = None
+        self._news = -1
         self._start()
 
     @property
@@ -63,24 +68,23 @@ class Mirror:
         self._tell("done\n")
 
     def close(self, timeout_seconds: float = 30.0) -> None:
-        """Let the process copy what is left and end; after the timeout it goes on alone, with one line of warning.
+        """Let the process copy what is left and end.
 
-        It ends by itself: every wait of its own is bounded.
+        After the timeout, or as soon as it says that nobody answers, it goes on alone, with one line of warning; it
+        ends by itself, as every wait of its own is bounded.
         """
         deadline = time.monotonic() + timeout_seconds
         while self._process is not None:
-            self._tell("done\n")
-            try:
-                self._process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            self.done()
+            news = self._wait(max(0.1, deadline - time.monotonic()))
+            if news is not None:
                 self.warn(
-                    f"{self.label} did not have everything within {timeout_seconds:.0f} s after the run; process "
-                    f"{self.pid} goes on copying, see {self.log_path}; all metrics are in metrics.jsonl, and the same "
-                    f"command mirrors again what did not arrive{self._later()}"
+                    f"{self.label} did not get everything when the run was done ({news}); process {self.pid} goes on "
+                    f"for a while, see {self.log_path}; all metrics are in metrics.jsonl, and the same command mirrors "
+                    f"again what did not arrive{self._later()}"
                 )
-                self._process.returncode = 0  # it is meant to outlive this process: no complaint of Popen's about that
+                self._process.returncode = 0  # it may outlive this process: nothing that Popen should complain about
                 self._forget()
-                return
             self.check()
 
     # What a tracker may have of its own
@@ -104,8 +108,19 @@ class Mirror:
 
     # The process
 
+    def _wait(self, seconds: float) -> str | None:
+        """None once the process has ended; else why it is no use to wait for it any longer."""
+        assert self._process is not None
+        readable, _, _ = select.select([self._news], [], [], seconds)
+        words = os.read(self._news, 1000).decode("utf-8", "replace").strip() if readable else ""
+        if readable and not words:  # the end of the pipe is the end of the process
+            self._process.wait()
+            return None
+        return words or f"it took more than {seconds:.0f} s"
+
     def _start(self) -> None:
         command = [sys.executable, "-P", "-c", _PROGRAM, self._module, *sys.path]
+        self._news, its_end = os.pipe()
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             with self.log_path.open("ab") as log:
@@ -117,12 +132,16 @@ class Mirror:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=self._environment(),
+                    pass_fds=(its_end,),
                     start_new_session=True,
                 )
         except OSError as error:
+            os.close(self._news)
             self._give_up(f"could not be started ({error.strerror})")
             return
-        self._tell(json.dumps(self._order) + "\n")
+        finally:
+            os.close(its_end)
+        self._tell(json.dumps({**self._order, "news": its_end}) + "\n")
 
     def _tell(self, text: str) -> None:
         pipe = self._process.stdin if self._process else None
@@ -136,6 +155,7 @@ class Mirror:
     def _forget(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
+            os.close(self._news)
         self._process = None
 
     def _replace(self, code: int) -> None:

@@ -1,17 +1,15 @@
-"""The W&B runs of all arms, held open beside each other by the mirror's process.
+"""All that goes to W&B, in the mirror's process: rows into one run per arm, then the tables and artifacts of phases.
 
-What is safe: everything in a fragment that W&B closed cleanly. Of an online run that was not, the server itself says
-how much it has when the run is opened again (the step it goes on from), and the journal says what those steps were. An
-offline fragment that was not closed is put aside, as the next one holds all of it again. So every row is there once.
+Rows are quick. Tables and uploads, which ask the server, are jobs: one after the other, between the rows.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
@@ -23,132 +21,20 @@ from selftrain.tracking.axes import (
     axis_of,
     chart_points,
     patterns,
-    run_id,
     summary_values,
 )
-from selftrain.tracking.following import PATIENCE_SECONDS, Mirrored, bound, leave, name_of, say, words_of
+from selftrain.tracking.following import PATIENCE_SECONDS, Mirrored, bound, excuse, leave, name_of, say, words_of
 from selftrain.tracking.ledger import ALARM_PHASE, Row
-from selftrain.tracking.mirrors import CANNOT_FINISH, CANNOT_START
+from selftrain.tracking.mirrors import CANNOT_FINISH
+from selftrain.tracking.wandb_arm import SUMMARY, ArmRun, Open
 from selftrain.tracking.wandb_artifacts import Payload, Upload, best_of, payload_of
-from selftrain.tracking.wandb_journal import Ears, Journal, answers
-from selftrain.tracking.wandb_mirror import FOLDER
+from selftrain.tracking.wandb_journal import Ears, answers
 from selftrain.tracking.wandb_tables import COLUMNS, candidate_tables
 
-SUPERSEDED = "superseded"
-ALERT_TITLE_LENGTH = 63
-# The server drops an alert whose title it had so recently: one that is sent again after a kill reaches nobody twice.
-ALERT_PAUSE = timedelta(days=1)
-_SUMMARY = "summary "
+GRACE_SECONDS = 5.0
 
-Open = Callable[[dict[str, Any], str], Any]
 Job = Callable[[], bool]
 """A piece of work; returns whether it is finished, and raises when it cannot be done."""
-
-
-class ArmRun:
-    """One arm's W&B run, which is opened for the first thing that is not safe already.
-
-    `summary` is what the run's summary shall say in the end, whichever attempt logged it.
-    """
-
-    def __init__(self, arm: str, order: dict[str, Any], mirrored: Mirrored, open_run: Open) -> None:
-        self.arm = arm
-        self.run: Any = None
-        self.summary: dict[str, Any] = {}
-        self._order = order
-        self._mirrored = mirrored
-        self._open_run = open_run
-        self._folder = Path(order["run_dir"]) / FOLDER
-        self._id = run_id(order["run"]["id"], arm)
-        self._fragment = ""
-        self._given: set[str] = set()
-        self._defined: set[str] = set()
-        self._journal: Journal | None = None
-        self._step = 0
-
-    def open(self) -> Any:
-        """The W&B run; exits with CANNOT_START when W&B will not have it."""
-        if self.run is not None:
-            return self.run
-        self._put_aside()
-        self._wait_for_a_free_name()
-        try:
-            self.run = self._open_run(self._order, self.arm)
-        except Exception as error:  # the whole of wandb is behind this call
-            leave(CANNOT_START, words_of(error))
-        if self._order["mode"] == "online":
-            self._journal = Journal(self._folder / f"steps-{self._id}.txt")
-            self._step = self.run.starting_step
-            self._mirrored.safe |= self._journal.begin(self._step)
-        self._fragment = Path(self.run.dir).parent.name
-        self._mirrored.open.add(self._fragment)
-        self._mirrored.write()
-        self.run.define_metric("round", hidden=True)
-        self.run.define_metric("global_step", hidden=True)
-        return self.run
-
-    def is_safe(self, name: str) -> bool:
-        """Whether that was given to W&B before."""
-        return name in self._given or name in self._mirrored.safe
-
-    def log(self, name: str, points: Mapping[str, Any], over: Iterable[str], axis: str) -> None:
-        """Log the points, whose keys the patterns `over` cover, unless that was done before."""
-        if not points or self.is_safe(name):
-            return
-        run = self.open()
-        if self.is_safe(name):  # the server said so when it was asked
-            return
-        for pattern in set(over) - self._defined:
-            run.define_metric(pattern, step_metric=axis)
-            self._defined.add(pattern)
-        if self._journal is not None:
-            self._journal.add(self._step, name)
-        run.log(dict(points))
-        self._step += 1
-        self._given.add(name)
-
-    def alert(self, name: str, title: str, text: str) -> None:
-        """Raise the alert, unless that was done before."""
-        if not self.is_safe(name):
-            run = self.open()
-            run.alert(title[:ALERT_TITLE_LENGTH], text, level="WARN", wait_duration=ALERT_PAUSE)
-            self._given.add(name)
-
-    def summarise(self, name: str) -> None:
-        """Have the run open for a summary that is not there yet; `summary` itself is set at the end."""
-        if not self.is_safe(name):
-            self.open()
-            self._mirrored.safe -= {one for one in self._mirrored.safe if one.startswith(_SUMMARY)}
-            self._given.add(name)
-
-    def finish(self, ears: Ears) -> None:
-        """Wait for W&B to have it all, and note that it does. Raises when it does not get it in time."""
-        if self.run is None:
-            return
-        self.run.summary.update(self.summary)
-        self.run.finish()
-        if ears.heard and self._journal is not None:
-            raise ConnectionError(ears.heard)
-        self._mirrored.safe |= self._given
-        self._mirrored.open.discard(self._fragment)
-        self._mirrored.write()
-
-    def _put_aside(self) -> None:
-        """Take what earlier attempts left open out of the way: all of it that is not safe is logged again."""
-        for name in sorted(self._mirrored.open):
-            kind, _, rest = name.rpartition("run-")
-            if rest.partition("-")[2] != self._id:
-                continue
-            self._mirrored.open.discard(name)
-            fragment = self._folder / name
-            if kind == "offline-" and fragment.is_dir() and not list(fragment.glob("*.synced")):
-                (self._folder / SUPERSEDED).mkdir(exist_ok=True)
-                fragment.rename(self._folder / SUPERSEDED / name)
-
-    def _wait_for_a_free_name(self) -> None:
-        # W&B names fragments by the second of their start: a second one in that second would overwrite the first.
-        while any(self._folder.glob(f"*run-{time.strftime('%Y%m%d_%H%M%S')}-{self._id}")):
-            time.sleep(0.1)
 
 
 class Runs:
@@ -174,7 +60,7 @@ class Runs:
         arm, name, points = self._arm(row["arm"]), name_of(row), chart_points(row)
         if row["phase"] == SUMMARY_PHASE:
             arm.summary |= summary_values(row)
-            arm.summarise(_SUMMARY + name)
+            arm.summarise(SUMMARY + name)
             self._plan_best(arm, row)
         elif row["phase"] == ALARM_PHASE:
             arm.alert(name, *alarm_of(row))
@@ -205,19 +91,51 @@ class Runs:
         """Do what is left and end all runs; exits with CANNOT_FINISH when W&B does not get everything."""
         try:
             self._require_server()
+            self._jobs.extend(self._failed)
         except ConnectionError as error:
-            leave(CANNOT_FINISH, words_of(error))
-        self._jobs.extend(self._failed)
+            excuse(self._order, words_of(error))
+            self._jobs.clear()
         while self._jobs:
             bound(PATIENCE_SECONDS)
             self.work()
-        for arm in self._arms.values():
-            bound(PATIENCE_SECONDS)
-            try:
-                arm.finish(self._ears)
-            except Exception as error:  # as above
-                leave(CANNOT_FINISH, words_of(error))
+        bound(PATIENCE_SECONDS)
+        failures = self._finish()
+        if failures:
+            leave(CANNOT_FINISH, failures[0])
         self._mirrored.write()
+
+    def _finish(self) -> list[str]:
+        """End all runs at the same time, and return why some could not.
+
+        Without a server too: it makes wandb write to disk what can be uploaded later. A thread each, as `finish` waits
+        for ever, its time-out notwithstanding, while an alert cannot be sent.
+        """
+        opened = [arm for arm in self._arms.values() if arm.run is not None]
+        outcomes: dict[str, Exception | None] = {}
+
+        def finish(arm: ArmRun) -> None:
+            try:
+                arm.finish()
+                outcomes[arm.arm] = None
+            except Exception as error:  # as in `work`
+                outcomes[arm.arm] = error
+
+        threads = [Thread(target=finish, args=(arm,), daemon=True) for arm in opened]
+        deadline = time.monotonic() + self._order["start_seconds"] + GRACE_SECONDS
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        failures = []
+        for arm in opened:
+            error = outcomes.get(arm.arm, TimeoutError("the server did not get everything in time"))
+            if error is None and self._ears.heard and self._order["mode"] == "online":
+                error = ConnectionError(self._ears.heard)
+            if error is None:
+                arm.settle()
+            else:
+                failures.append(words_of(error))
+        return failures
 
     def _require_server(self) -> None:
         """Raise ConnectionError if this is online and nobody answers."""
@@ -248,7 +166,7 @@ class Runs:
         best = int(summary_values(row).get("best_round") or 0)
         for payload in best_of(self._directory, best, self._order["name"], self._wanted):
             arm.summary[f"artifacts/{payload.kind}/best"] = payload.hash
-            self._plan_upload(arm, payload, f"{_SUMMARY}best {payload.key}")
+            self._plan_upload(arm, payload, f"{SUMMARY}best {payload.key}")
 
     def _plan_upload(self, arm: ArmRun, payload: Payload, name: str) -> None:
         if self._order["mode"] != "online" or arm.is_safe(name):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from reading import alerts, history
@@ -153,9 +154,10 @@ def test_after_an_outage_in_the_middle_the_next_attempt_sends_what_is_missing(tm
     tracker.log([*run.rows, alarm(1)])
     assert time.monotonic() - began < 0.5
     time.sleep(1.5)
-    ended = time.monotonic()
+    ended, mirror = time.monotonic(), Path(f"/proc/{tracker.mirrors[0].pid}/stat")
     tracker.close()
     assert time.monotonic() - ended < 8
+    wait_for(lambda: not mirror.exists() or "Z" in mirror.read_text().split(")")[-1], seconds=60)
     assert len(warnings) == 1, warnings
     assert "Weights & Biases" in warnings[0]
     assert "wandb sync" in warnings[0]

@@ -54,7 +54,7 @@ def test_equal_inputs_give_equal_bytes_and_every_input_counts(tmp_path: Path) ->
 def test_the_weights_file_is_a_real_safetensors_file(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
-    train(tmp_path / "one")
+    training = train(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -62,6 +62,7 @@ def test_the_weights_file_is_a_real_safetensors_file(tmp_path: Path) -> None:
     ]
     [tensor] = load_file(tmp_path / "one" / "adapter_model.safetensors").values()
     assert tensor.shape == (8,)
+    assert training.metrics["train/adapter_norm"] == pytest.approx(float((tensor**2).sum()) ** 0.5)
     assert abs(tensor).max() <= 1
 
 

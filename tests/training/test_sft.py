@@ -189,6 +189,31 @@ def test_going_on_from_an_adapter_starts_where_it_ended(bench: Bench, tmp_path: 
     assert adapter_digest(tmp_path / "first" / "out") == start.digest
 
 
+def effective(folder: Path) -> dict[str, torch.Tensor]:
+    """The full matrices that the adapter adds, by module."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config["use_rslora"] else config["r"])
+    tensors = {name: tensor.double() for name, tensor in load_file(folder / "adapter_model.safetensors").items()}
+    downs = [name for name in tensors if "lora_A" in name]
+    return {name: scale * tensors[name.replace("lora_A", "lora_B")] @ tensors[name] for name in downs}
+
+
+@pytest.mark.parametrize("lora", [{"r": 4}, {"r": 2, "lora_alpha": 3, "use_rslora": True}], ids=str)
+def test_the_update_norm_is_the_change_of_the_weights_since_the_start(
+    bench: Bench, tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    first = train(bench, tmp_path / "first", lora=lora, learning_rate=1e-2)
+    start = policy_of(bench, tmp_path / "first" / "out")
+    second = train(bench, tmp_path / "second", start=start, lora=lora, steps=2)
+    before, after = effective(tmp_path / "first" / "out"), effective(tmp_path / "second" / "out")
+    assert len(before) == 14
+    moved_first = math.sqrt(sum(float(one.pow(2).sum()) for one in before.values()))
+    moved_second = math.sqrt(sum(float((after[name] - before[name]).pow(2).sum()) for name in before))
+    assert first.metrics["train/update_norm"] == pytest.approx(moved_first, rel=1e-6)
+    assert second.metrics["train/update_norm"] == pytest.approx(moved_second, rel=1e-5)
+    assert moved_second < moved_first / 2
+
+
 def test_going_on_with_another_rank_is_refused(bench: Bench, tmp_path: Path) -> None:
     train(bench, tmp_path / "first", steps=1)
     start = policy_of(bench, tmp_path / "first" / "out")
