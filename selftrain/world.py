@@ -98,7 +98,8 @@ class World:
         if not self.is_first:
             value, error = ranks.receive_from_first(what)
             if error is not None:
-                error.is_told = True
+                if isinstance(error, SelftrainError):
+                    error.is_told = True
                 raise error
             return value  # type: ignore[no-any-return]
         ranks.doing = what
