@@ -3,8 +3,8 @@
     python benchmarks/quickstart_vs_handwritten.py [--repeats 3] [--rounds 3] [--seed 0] [key.path=value ...]
 
 Both run as whole processes, imports included, on the same model folder, sets of prompts, number of candidates, number
-of prompts per round, updates and held-out sets; selftrain's control arm and sampled evaluation are off, because the
-loop by hand has neither. The settings of the loop by hand are read from the recipe, so that they cannot drift apart.
+of prompts per round, updates and held-out sets; selftrain's control arms and what it measures beyond greedy answers to
+held-out prompts are off, because the loop by hand has neither. The settings of the loop by hand are read from the recipe, so that they cannot drift apart.
 Each pair is one run of either, next to each other in time; the figure is the ratio of a pair and the median of those.
 """
 
@@ -28,7 +28,13 @@ from selftrain.models.sources import default_cache_dir, locate
 from selftrain.prompts import load
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = ["arms=[]", "evaluate.sampled_rounds=none"]
+PLAIN = [
+    "arms=[]",
+    "evaluate.sampled_rounds=none",
+    "evaluate.trained_prompts=0",
+    "evaluate.drift_candidates=0",
+    "prompts.retention=null",
+]
 
 
 def main() -> None:

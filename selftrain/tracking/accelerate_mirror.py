@@ -13,7 +13,7 @@ from selftrain.tracking.mirrors import Mirror
 
 MODULE = "selftrain.tracking.accelerate_process"
 # A tracker's modules, any of which will do.
-MODULES: Mapping[str, tuple[str, ...]] = {
+MODULES: dict[str, tuple[str, ...]] = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "trackio": ("trackio",),
     "mlflow": ("mlflow",),

@@ -11,6 +11,7 @@ import importlib
 import re
 import signal
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ from selftrain.tracking.mirrors import CANNOT_FINISH, CANNOT_START
 # What these have logged is on disk, or at their server, when `log` returns; of others that is known after `finish`.
 DURABLE = {"tensorboard", "mlflow"}
 TAKES_TEXT = {"tensorboard"}
+# Where a run's id is found, and under which option it is given to go on with that run.
+IDS = {
+    "mlflow": ("info.run_id", "run_id"),
+    "comet_ml": ("id", "experiment_key"),
+    "aim": ("hash", "run_hash"),
+    "clearml": ("id", "reuse_last_task_id"),
+    "swanlab": ("id", "id"),
+}
 
 
 class AccelerateCopy:
@@ -81,16 +90,17 @@ class AccelerateCopy:
             signal.SIGALRM, lambda *_: leave(CANNOT_START, f"{self._name} did not start within {seconds:.0f} s")
         )
         bound(seconds)
-        known = f"arm {arm}"
+        known = f"arm {arm} "
+        earlier = next((name for name in self._mirrored.safe if name.startswith(known)), None)
         try:
-            self._tracker = start(self._order, arm, is_new=known not in self._mirrored.safe)
+            self._tracker, run_id = start(self._order, arm, earlier.removeprefix(known) if earlier else None)
         except Exception as error:  # as above
             leave(CANNOT_START, words_of(error))
         finally:
             bound(0)
             signal.signal(signal.SIGALRM, before)
         self._arm = arm
-        self._given.add(known)
+        self._given.add(f"{known}{run_id}")
 
     def _note(self) -> None:
         if self._given:
@@ -114,17 +124,20 @@ def values_of(row: Row, tracker: str) -> tuple[dict[str, Any], int]:
     return values, row[axis_of(row)]
 
 
-def start(order: Mapping[str, Any], arm: str, *, is_new: bool) -> Any:
-    """Accelerate's tracker for one arm, started. `is_new`: no earlier attempt has logged anything."""
+def start(order: Mapping[str, Any], arm: str, earlier: str | None) -> tuple[Any, str]:
+    """Accelerate's tracker for one arm, started, and its run's id; `earlier` is the id of the run to go on with."""
     tracker = order["tracker"]
     name = run_name(order["name"], arm)
     folder = Path(order["run_dir"]) / tracker
-    project, options = OPTIONS[tracker](order, name, arm, is_new, folder)
+    project, options = OPTIONS[tracker](order, name, arm, earlier is None, folder)
+    place, option = IDS.get(tracker, ("", ""))
+    if place and earlier:
+        options |= {option: earlier}
     one = LOGGER_TYPE_TO_CLASS[tracker](project, **options)
     one.start()
-    if is_new:
+    if earlier is None:
         one.store_init_configuration(flat(shown_config(order["config"], arm)))
-    return one
+    return one, str(attrgetter(place)(one.tracker)) if place else name
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,7 +187,11 @@ OPTIONS: Mapping[str, Options] = {
     ),
     "mlflow": lambda order, name, arm, is_new, folder: (
         order["project"],
-        {"run_name": name, "tags": {"group": order["group"], "arm": arm}},
+        # The last two would else name the user and the file that was started.
+        {
+            "run_name": name,
+            "tags": {"group": order["group"], "arm": arm, "mlflow.user": "", "mlflow.source.name": "selftrain"},
+        },
     ),
     "comet_ml": _comet,
     "aim": lambda order, name, arm, is_new, folder: (
@@ -195,6 +212,7 @@ OPTIONS: Mapping[str, Options] = {
             "auto_connect_frameworks": False,
             "auto_resource_monitoring": False,
             "auto_connect_streams": False,
+            "continue_last_task": False if is_new else 0,  # no offset: the steps are our own
         },
     ),
     "dvclive": lambda order, name, arm, is_new, folder: (
@@ -203,7 +221,7 @@ OPTIONS: Mapping[str, Options] = {
     ),
     "swanlab": lambda order, name, arm, is_new, folder: (
         order["project"],
-        {"name": name, "group": order["group"], "job_type": arm, "log_dir": str(folder)},
+        {"name": name, "group": order["group"], "job_type": arm, "log_dir": str(folder), "resume": "allow"},
     ),
 }
 
