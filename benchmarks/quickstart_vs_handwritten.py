@@ -4,7 +4,8 @@
 
 Both run as whole processes, imports included, on the same model folder, sets of prompts, number of candidates, number
 of prompts per round, updates and held-out sets; selftrain's control arms and what it measures beyond greedy answers to
-held-out prompts are off, because the loop by hand has neither. The settings of the loop by hand are read from the recipe, so that they cannot drift apart.
+held-out prompts are off, because the loop by hand has neither. The settings of the loop by hand are read from the
+recipe, so that they cannot drift apart.
 Each pair is one run of either, next to each other in time; the figure is the ratio of a pair and the median of those.
 """
 

@@ -15,8 +15,8 @@ from selftrain.drawing import grouped
 from selftrain.errors import PhaseError
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.measuring import by_id
-from selftrain.prompts import PromptSet, PromptSets
-from selftrain.records import Candidate, Group, Prompt, Receipt, Score, Survivor, digest, seed_from
+from selftrain.prompts import PromptSets
+from selftrain.records import Candidate, Group, Prompt, Receipt, Score, Survivor, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.demonstrations import demonstrations, words_of
@@ -49,8 +49,7 @@ class Choosing:
         inputs |= {"control": str(arm.control), "main": main.output} if main is not None else {}
         inputs |= {"earlier": earlier.output} if earlier is not None else {}
         if scored is None:
-            ends = digest([arm.config.sample.stop_strings, arm.config.sample.stop_token_ids])
-            inputs |= {"demonstrations": self._demonstrated(arm).digest, "ends": ends, **self.rooms.model_inputs}
+            inputs |= self.rooms.model_inputs
 
         def make(fingerprint: str, display: Phase) -> Made:
             if scored is None:
@@ -92,16 +91,20 @@ class Choosing:
         judged = {one.candidate_id: one for path in scores for one in tables.read(path, Score)}
         return grouped(drawn, by_id(self.prompts_of(arm, round_number)), judged)
 
-    def _demonstrated(self, arm: Arm) -> PromptSet:
-        if arm.control == "gold":
-            return self.prompts.train
+    def _asked(self, arm: Arm, round_number: int) -> Sequence[Prompt]:
+        """The prompts that main's examples of the round come from: with a growing buffer, those of all rounds so far."""
+        first = 1 if arm.config.select.buffer == "append" else round_number
+        rounds = [self.prompts_of(arm, number) for number in range(first, round_number + 1)]
+        return list({one.id: one for of_round in rounds for one in of_round}.values())
+
+    def _seed_data(self) -> Sequence[Prompt]:
         assert self.prompts.seed_data is not None
-        return self.prompts.seed_data
+        return self.prompts.seed_data.prompts
 
     def _demonstrate(self, arm: Arm, round_number: int, main: Receipt, fingerprint: str, display: Phase) -> Made:
         """As many demonstrations as main had training examples."""
         sampler, count = self.rooms.of_arm(arm).sampler, main.rows
-        shown = self.prompts_of(arm, round_number) if arm.control == "gold" else self._demonstrated(arm).prompts
+        shown = self._asked(arm, round_number) if arm.control == "gold" else self._seed_data()
         survivors = demonstrations(
             shown,
             count=count,

@@ -144,7 +144,8 @@ def main() -> None:
     try:
         app()
     except SelftrainError as error:
-        _leave(None if error.is_told else str(error), error.exit_code)
+        is_told = error.is_told or (isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0")
+        _leave(None if is_told else str(error), error.exit_code)  # every rank makes the same mistake
     except BrokenPipeError:
         # The reader of our output left (`| head`); Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -151,13 +151,16 @@ class Commits:
         """Whether anything of that round is committed."""
         return self.run.receipt(arm.key(round_number, "sample-wave-00")) is not None
 
-    def seconds_spent(self) -> float:
-        """Seconds that all committed phases took, over all attempts."""
-        return sum(one.seconds for one in self.run.receipts() if one.phase != "round")
+    def seconds_spent(self, round_number: int) -> float:
+        """Seconds that main's phases took up to that round, over all attempts."""
+        return sum(one.seconds for one in self._of_main(round_number) if one.phase != "round")
 
-    def tokens_sampled(self) -> float:
-        """Tokens sampled for training so far, over all arms and attempts."""
-        return sum(one.metrics["sample/tokens"] for one in self.run.receipts() if one.phase == "sample")
+    def tokens_sampled(self, round_number: int) -> float:
+        """Tokens that main sampled for training up to that round, over all attempts."""
+        return sum(one.metrics["sample/tokens"] for one in self._of_main(round_number) if one.phase == "sample")
+
+    def _of_main(self, last: int) -> list[Receipt]:
+        return [one for one in self.run.receipts() if one.arm == "main" and one.round <= last]
 
 
 def _costs(phase: str, seconds: float) -> dict[str, float]:

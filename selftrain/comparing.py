@@ -184,7 +184,7 @@ def read_run(path: Path) -> Run:
     except ConfigError as error:
         raise ConfigError(f"{path / 'config.json'} is of another version of selftrain: {error}") from None
     directory = RunDirectory(path)
-    receipts = directory.receipts()
+    receipts = [one for one in directory.receipts() if one.round <= config.rounds]  # as its verdict does
     if config.prompts.validate_ is None and config.prompts.test is None:
         raise ConfigError(
             f"{path} was run without held-out prompts, so there is nothing to compare; give its recipe prompts.test"
@@ -292,10 +292,9 @@ def _are_seeds(entries: Sequence[Entry]) -> bool:
 
 def _same_recipe(first: Entry, second: Entry) -> bool:
     knobs = [{key: of for key, of in one.knobs().items() if key not in BESIDE_THE_RECIPE} for one in (first, second)]
-    # The sources of plug-ins are no knobs.
-    asked = [
-        {key: of for key, of in one.ingredients().items() if key not in ("seed", "prompts")} for one in (first, second)
-    ]
+    # The sources of plug-ins are no knobs; what was asked of trained prompts depends on the headline round.
+    beside = ("seed", "prompts", "trained")
+    asked = [{key: of for key, of in one.ingredients().items() if key not in beside} for one in (first, second)]
     data = [one.run.recorded["prompts"]["train"]["digest"] for one in (first, second)]
     return knobs[0] == knobs[1] and asked[0] == asked[1] and data[0] == data[1]
 

@@ -69,7 +69,11 @@ def find_layer(name: str, base: Path) -> Path:
         if path.is_file():
             return path.resolve()
     known = ", ".join(
-        sorted(str(p.relative_to(shipped("configs")).with_suffix("")) for p in shipped("configs").rglob("*.yaml"))
+        sorted(
+            str(path.relative_to(shipped("configs")).with_suffix(""))
+            for path in shipped("configs").rglob("*.yaml")
+            if path.parent.name != "sweeps"  # those are for the agent of Weights & Biases
+        )
     )
     raise ConfigError(
         f"there is no config file {name!r} in {base}, nor a shipped config of that name (shipped: {known or 'none'})"
@@ -165,6 +169,10 @@ def _merge(
         if prefix == "prompts." and isinstance(value, Mapping) and isinstance(target.get(key), str):
             target[key] = {"path": target[key]}  # `train: a.jsonl` is short for this, and may be added to
             origins[f"{path}.path"] = origins.pop(path)
+        if path == "arms" and isinstance(value, Mapping) and isinstance(target.get(key), list | str):
+            target[key] = _arms_by_name(target[key])  # a list of arms replaces, a mapping adds to what is there
+            origins.update({f"{path}.{arm}": origins[path] for arm in target[key]})
+            del origins[path]
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
             _merge(target[key], value, origins, name, f"{path}.")
             continue
@@ -177,6 +185,20 @@ def _merge(
         else:
             target[key] = value
             origins[path] = name
+
+
+def _arms_by_name(arms: list[Any] | str) -> dict[str, Any]:
+    """A list of arms (names, `{name: ...}` or `{arm: {knob: value}}`) as a mapping."""
+    found: dict[str, Any] = {}
+    for one in [arms] if isinstance(arms, str) else arms:
+        if isinstance(one, Mapping) and "name" in one:
+            given = {key: value for key, value in one.items() if key not in ("name", "overrides")}
+            found[str(one["name"])] = {**given, **(one.get("overrides") or {})}
+        elif isinstance(one, Mapping):
+            found |= {str(name): given for name, given in one.items()}
+        else:
+            found[str(one)] = {}
+    return found
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,11 +28,10 @@ class Drawing:
     ranks sampled.
     """
 
-    def __init__(self, run_path: Path, world: World, *, seed: int, max_unscored_rate: float) -> None:
+    def __init__(self, run_path: Path, world: World, *, seed: int) -> None:
         self._run_path = run_path
         self._world = world
         self._seed = seed
-        self._max_unscored_rate = max_unscored_rate
         self.busy_seconds = 0.0
         self.drawn_tokens = 0
 
@@ -64,10 +63,11 @@ class Drawing:
         folder: str,
         fingerprint: str,
         display: Phase,
+        max_unscored_rate: float,
     ) -> list[str]:
         """Score every block that is not there yet; return all files, relative to the run, in block order.
 
-        Raises PhaseError if more than `score.max_unscored_rate` of the candidates could not be scored. A block with
+        Raises PhaseError if more than `max_unscored_rate` of the candidates could not be scored. A block with
         unscored candidates is published only after that, so that what made scoring fail can be mended and tried again.
         """
         names = [f"{folder}/{path.name}" for path in drawn]
@@ -85,7 +85,7 @@ class Drawing:
             else:
                 tables.write(self._run_path / names[index], of_block, Score, fingerprint=fingerprint)
             display.advance(len(of_block))
-        self._refuse(self._world.gather(unscored, f"all scores of {folder}"))
+        _refuse(self._world.gather(unscored, f"all scores of {folder}"), max_unscored_rate)
         for name, of_block in waiting.items():
             tables.write(self._run_path / name, of_block, Score, fingerprint=fingerprint)
         self._world.barrier(f"the unscored blocks of {folder}")
@@ -121,17 +121,6 @@ class Drawing:
         path = self._run_path / name
         return path.exists() and tables.fingerprint_of(path) == fingerprint
 
-    def _refuse(self, counts: Sequence[Unscored]) -> None:
-        scores, failed = sum(one.scores for one in counts), sum(one.failed for one in counts)
-        if scores and failed / scores > self._max_unscored_rate:
-            first = next(one.first_error for one in counts if one.failed)
-            raise PhaseError(
-                f"{failed} of {scores} candidates could not be scored (score.max_unscored_rate is "
-                f"{self._max_unscored_rate:g}); the first: {first}. Mend what made it fail (a missing "
-                "package, an overloaded machine) and run the same command again: the candidates are kept. Another "
-                "verifier or score.timeout_seconds is another experiment: name=NEW or --fork NEW"
-            )
-
 
 @dataclass(slots=True)
 class Unscored:
@@ -148,6 +137,18 @@ class Unscored:
         self.scores += len(scores)
         self.failed += len(without)
         return len(without)
+
+
+def _refuse(counts: Sequence[Unscored], max_unscored_rate: float) -> None:
+    scores, failed = sum(one.scores for one in counts), sum(one.failed for one in counts)
+    if scores and failed / scores > max_unscored_rate:
+        first = next(one.first_error for one in counts if one.failed)
+        raise PhaseError(
+            f"{failed} of {scores} candidates could not be scored (score.max_unscored_rate is "
+            f"{max_unscored_rate:g}); the first: {first}. Mend what made it fail (a missing "
+            "package, an overloaded machine) and run the same command again: the candidates are kept. Another "
+            "verifier or score.timeout_seconds is another experiment: name=NEW or --fork NEW"
+        )
 
 
 def grouped(

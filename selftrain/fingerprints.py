@@ -6,7 +6,7 @@ and the choice of what a fork may keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,23 @@ from selftrain.records import Receipt
 from selftrain.store import RunDirectory, publish_bytes
 
 GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
-SAMPLED_KNOBS = (*GREEDY_KNOBS, "num_samples", "ks", "temperature", "top_p")
+SAMPLED_KNOBS = (*GREEDY_KNOBS, "num_samples", "ks", "temperature", "top_p", "drift_candidates")
+OF_MODEL = ("model", "runs_on")
+# The arms that train on demonstrations, and the digest that stands for those.
+DEMONSTRATED = {"seed_only": "seed_data", "gold": "completions"}
 
 
 class Fingerprints:
     """The parts of a run's configuration by arm and phase. `prompts` maps each set's name to its content's digest.
 
-    Every arm is measured as main is, so evaluation has main's part in all of them.
+    Every arm is measured as main is, so evaluation has main's part in all of them. `model_inputs` says what of the
+    model enters the inputs of phases, by the names in `OF_MODEL`.
     """
 
-    def __init__(self, config: Config, folder: Path, prompts: dict[str, str]) -> None:
+    def __init__(
+        self, config: Config, folder: Path, prompts: dict[str, str], model_inputs: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._model_inputs = model_inputs
         self._main = Parts(config, folder, prompts)
         self._own = {
             arm.name: Parts(config_of_arm(config, arm), folder, prompts) for arm in config.arms if arm.overrides
@@ -37,7 +44,12 @@ class Fingerprints:
     def part(self, phase: str, round_number: int, arm: str = "main") -> dict[str, Any]:
         """The configuration that can change the output of that phase of that arm in that round."""
         parts = self._main if phase.startswith("evaluate") else self._own.get(arm, self._main)
-        return parts.part(phase, round_number)
+        part = parts.part(phase, round_number)
+        if phase == "evaluate" and arm == "main" and round_number:
+            part["trained"] = parts.trained(round_number)
+        if phase == "select" and arm in DEMONSTRATED:
+            part["demonstrations"] = parts.demonstrations(DEMONSTRATED[arm])
+        return part
 
     def drawing(self, phase: str, round_number: int) -> dict[str, Any]:
         """The part that an evaluation's answers depend on, without what they are scored by."""
@@ -49,7 +61,11 @@ class Fingerprints:
         """One line per knob that differs from what the committed phase was made with."""
         if receipt.arm not in self._arms:
             return []  # an arm that was taken out of the recipe is not gone on with, so nothing of it can be altered
-        return differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round, receipt.arm))
+        found = differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round, receipt.arm))
+        before = {name: value for name, value in receipt.ingredients["inputs"].items() if name in OF_MODEL}
+        if before and not found:  # looked at last: the model must be found, and its files hashed
+            found = differences(before, self._model_inputs())
+        return found
 
     def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
         """Raise ConfigError, with the differences and the ways on, if a committed phase would come out differently."""
@@ -68,6 +84,7 @@ class Fingerprints:
             inputs = set(receipt.ingredients["inputs"].values()) & made_here
             part = receipt.ingredients["config"]
             rests_on_decisions = receipt.phase == "train" and part["train"]["init_from"] == "best"
+            rests_on_decisions |= receipt.phase == "sample" and "max_regression" in part
             stays = receipt.arm in self._arms and not self.changes(receipt)
             stays &= inputs <= products and (decisions_stand or not rests_on_decisions)
             stays &= _policy_is_kept(receipt, known, {one.key for one in kept})
@@ -119,8 +136,11 @@ class Parts:
     def _sample(self, round_number: int) -> dict[str, Any]:
         # Fresh prompts start where the earlier rounds ended, so the whole schedule up to here counts.
         per_round = [at_round(self._config.prompts, one)["per_round"] for one in range(1, round_number + 1)]
+        guard = self._config.stop.max_regression
         return {
+            **({"max_regression": guard} if guard is not None and round_number > 1 else {}),
             "seed": self._config.seed,
+            "drift_candidates": self._config.evaluate.drift_candidates,
             "model": self._model(),
             "engine_source": self._engine_source,
             "sample": fingerprinted(self._config.sample, round_number),
@@ -155,6 +175,17 @@ class Parts:
             "prompts": {name: self._prompts[name] for name in ("validate", "test") if name in self._prompts},
             "scoring": self._scoring(),
         }
+
+    def trained(self, round_number: int) -> dict[str, Any]:
+        """What of the round's own prompts is asked once they were trained on."""
+        of_round = self._sample(round_number)["prompts"]
+        return {"prompts": of_round, "trained_prompts": self._config.evaluate.trained_prompts}
+
+    def demonstrations(self, name: str) -> dict[str, Any]:
+        """What an arm trains on that does not sample, and what ends an answer."""
+        sample = self._config.sample
+        ends = {"stop_strings": list(sample.stop_strings), "stop_token_ids": list(sample.stop_token_ids)}
+        return {**ends, "format": self._config.prompts.format, name: self._prompts.get(name)}
 
     def _evaluate_sampled(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")

@@ -59,6 +59,8 @@ def run_recipe(
         if not seeds:
             one_run(world, composed, runs_dir=runs_dir, fork=fork)
             return
+        if composed.origins.get("seed") == "command line":
+            raise ConfigError("seed= and --seeds say different things; leave one of them out")
         if fork is not None:
             raise ConfigError("--fork is for one run; leave out --seeds, or fork each seed's run by its name")
         run_seeds(world, composed, seeds, runs_dir=runs_dir)
@@ -67,6 +69,8 @@ def run_recipe(
 def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_dir: Path) -> None:
     """One run per seed, one after the other, then what they say together. Done ones are not done again."""
     name = composed.config.name
+    for seed in seeds:
+        _require_name(f"{name}-seed-{seed}", "a seed's run")
     paths = []
     for seed in seeds:
         changes = {"seed": seed, "name": f"{name}-seed-{seed}"}
@@ -76,12 +80,17 @@ def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_di
         _conclude_seeds(name, paths, runs_dir)
 
 
+def _require_name(name: str, what: str) -> None:
+    if not RUN_NAME.fullmatch(name):
+        raise ConfigError(f"{name!r}, for {what}, cannot name a folder (at most 64 characters); set a shorter name=")
+
+
 def _conclude_seeds(name: str, paths: Sequence[Path], runs_dir: Path) -> None:
     from selftrain.comparing import verdict_of_seeds
     from selftrain.reporting.seeds import seeds_lines
 
     verdict = asdict(verdict_of_seeds(paths))
-    path = runs_dir / f"{name}.seeds.json"
+    path = runs_dir / f"{name}.seeds-{'-'.join(map(str, verdict['seeds']))}.json"
     data = {"runs": [str(one) for one in paths], **verdict}
     publish_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
     terminal = Terminal()
@@ -94,6 +103,7 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
     trial = tracking.sweep_trial(os.environ)
     if trial is not None and group is None:
         changes = {"name": f"{composed.config.name}-{trial}"}
+        _require_name(changes["name"], "a sweep's trial")
         composed = replace(composed, config=composed.config.model_copy(update=changes))
     prompts, fingerprints = check(composed, ranks=world.size)
     terminal = Terminal() if world.is_first else Terminal(open(os.devnull, "w"), open(os.devnull, "w"))  # noqa: SIM115
@@ -108,7 +118,7 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
         world.from_first(lambda: fingerprints.require_unchanged(run.receipts(), where=run.path), "the fingerprints")
         recorded = world.from_first(lambda: _record(run, config, composed, prompts, terminal, world), "config.json")
         with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run, world) as log_path:
-            check_references(rooms, prompts)
+            check_references(config, rooms, prompts)
             if rooms.needs_model():
                 world.from_first(lambda: str(rooms.bench.source), "finding the model")  # a GGUF file is converted once
             history = History(run)

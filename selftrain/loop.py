@@ -7,7 +7,7 @@ committed result.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from selftrain.arms import Arm, arms_of, names_round
 from selftrain.config import Config, resolved
@@ -33,6 +33,11 @@ def train_rounds(config: Config, arm: Arm, phases: Phases) -> Policy:
     for round_number in rounds_of(config, arm):
         started, busy = time.monotonic(), phases.busy_seconds()
         policy, start = built_upon(config, arm, round_number), start_of(config, arm, round_number)
+        if policy.round < round_number - 1 and arm.main is None:
+            phases.terminal.info(
+                f"{arm.name} · round {round_number} goes on from round {policy.round}: the round before fell more than "
+                f"stop.max_regression {config.stop.max_regression:g} below it on validation"
+            )
         scored = phases.gather(arm, round_number, policy)
         survivors = phases.select(arm, round_number, scored)
         arm.policies[round_number] = phases.train(arm, round_number, survivors, start=start, otherwise=policy)
@@ -115,8 +120,9 @@ def measure_last(config: Config, arm: Arm, phases: Phases) -> None:
     if arm.main is None and names_round(config.evaluate.sampled_rounds, last, last=last):
         evaluate_sampled(arm, phases, last)
     wanted = phases.prompts.retention is not None and names_round(config.evaluate.retention_rounds, last, last=last)
-    if arm.main is None and wanted and arm.reports:
-        for number in sorted({decisions.headline_round(arm.reports_in_order())[0], last}):
+    if arm.main is None and wanted:
+        headline = {decisions.headline_round(arm.reports_in_order())[0]} if arm.reports else set()
+        for number in sorted({*headline, last}):
             measure_retention(arm, phases, number)
 
 
@@ -131,20 +137,19 @@ def _keeps_retention(config: Config, phases: Phases, round_number: int) -> bool:
 def evaluate_sampled(arm: Arm, phases: Phases, round_number: int) -> None:
     """Add the sampled metrics of a round to its report."""
     if round_number in arm.reports:
-        _add(
-            arm, round_number, phases.measuring.evaluate_sampled(arm, round_number, arm.policies[round_number]).metrics
-        )
+        _add(arm, phases.measuring.evaluate_sampled(arm, round_number, arm.policies[round_number]))
 
 
 def measure_retention(arm: Arm, phases: Phases, round_number: int) -> None:
     """Add what was retained to the round's report."""
-    _add(arm, round_number, phases.measuring.retention(arm, round_number, arm.policies[round_number]))
+    _add(arm, phases.measuring.retention(arm, round_number, arm.policies[round_number]))
 
 
-def _add(arm: Arm, round_number: int, metrics: Mapping[str, float]) -> None:
-    if round_number in arm.reports:
-        report = arm.reports[round_number]
-        arm.reports[round_number] = Report(arm.name, round_number, {**report.metrics, **metrics}, report.outcomes)
+def _add(arm: Arm, more: Report) -> None:
+    if more.round in arm.reports:
+        report = arm.reports[more.round]
+        outcomes = {**more.outcomes, **report.outcomes}  # of the greedy answers, where both have the set
+        arm.reports[more.round] = Report(arm.name, more.round, {**report.metrics, **more.metrics}, outcomes)
 
 
 def should_stop(config: Config, arm: Arm, phases: Phases, round_number: int) -> bool:
@@ -161,8 +166,8 @@ def should_stop(config: Config, arm: Arm, phases: Phases, round_number: int) -> 
         return decisions.should_stop(
             arm.reports_in_order(),
             config.stop,
-            seconds=phases.commits.seconds_spent(),
-            sampled_tokens=int(phases.commits.tokens_sampled()),
+            seconds=phases.commits.seconds_spent(round_number),
+            sampled_tokens=int(phases.commits.tokens_sampled(round_number)),
         )
 
     why = phases.world.from_first(reason, f"whether to stop after round {round_number}")

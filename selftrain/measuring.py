@@ -43,11 +43,10 @@ class Measuring:
 
     def evaluate(self, arm: Arm, round_number: int, policy: Policy) -> Report:
         """Greedy answers to every held-out prompt and, for main, to some of those that the round trained on."""
-        sets, inputs = dict(self.prompts.held_out()), {}
+        sets = dict(self.prompts.held_out())
         if arm.main is None and round_number and self.config.evaluate.trained_prompts:
             sets["trained"] = self._trained(round_number)
-            inputs["trained"] = sets["trained"].digest
-        task = self._task(arm, round_number, "evaluate", policy, sets, inputs, 1)
+        task = self._task(arm, round_number, "evaluate", policy, sets, 1)
         return self._answer(task, policy, greedy(self.config), sets, self.rooms.scorer)
 
     def evaluate_sampled(self, arm: Arm, round_number: int, policy: Policy) -> Report:
@@ -55,22 +54,23 @@ class Measuring:
         held_out = self.prompts.held_out()
         name = "test" if "test" in held_out else "validate"
         sets = {name: held_out[name]} if held_out else {}
-        task = self._task(arm, round_number, "evaluate-sampled", policy, sets, {}, self.config.evaluate.num_samples)
+        task = self._task(arm, round_number, "evaluate-sampled", policy, sets, self.config.evaluate.num_samples)
         return self._answer(task, policy, for_pass_at_k(self.config), sets, self.rooms.scorer)
 
-    def retention(self, arm: Arm, round_number: int, policy: Policy) -> Mapping[str, float]:
+    def retention(self, arm: Arm, round_number: int, policy: Policy) -> Report:
         """What the policy kept of what it could: perplexity of the retention texts, or accuracy on their prompts."""
         kept = self.prompts.retention
         assert kept is not None
         if kept.prompts is not None:
             sets = {"retention": kept.prompts}
-            task = self._task(arm, round_number, "evaluate-retention", policy, sets, {}, 1)
-            return self._answer(task, policy, greedy(self.config), sets, self.rooms.retention_scorer).metrics
+            task = self._task(arm, round_number, "evaluate-retention", policy, sets, 1)
+            return self._answer(task, policy, greedy(self.config), sets, self.rooms.retention_scorer)
         inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         if round_number:
             inputs["before"] = arm.at(0, "evaluate-retention").output
         task = Task(arm, round_number, "evaluate-retention", "evaluate-retention", inputs, len(kept.texts), "texts")
-        return self.commits.once(task, lambda fingerprint, display: self._read_texts(task, policy, display)).metrics
+        receipt = self.commits.once(task, lambda fingerprint, display: self._read_texts(task, policy, display))
+        return Report(arm.name, round_number, receipt.metrics, {})
 
     def drift(self, policy: Policy, candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
         """KL to the base model over some of the policy's own candidates; nothing where no model is loaded."""
@@ -100,10 +100,9 @@ class Measuring:
         phase: str,
         policy: Policy,
         sets: Mapping[str, PromptSet],
-        more: Mapping[str, str],
         num_candidates: int,
     ) -> Task:
-        inputs = {"policy": policy.digest, **self.rooms.model_inputs, **more}
+        inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         total = 2 * sum(len(one.prompts) for one in sets.values()) * num_candidates
         return Task(arm, round_number, phase, phase, inputs, total, "answers", everywhere=True)
 
@@ -135,7 +134,8 @@ class Measuring:
                 drawn = self.drawing.draw(draw, self.rooms, f"{folder}/{name}/candidates", answers, display)
                 paths = [self.commits.run.path / path for path in drawn]
                 known = by_id(prompts.prompts)
-                written = self.drawing.judge(paths, scorer, known, f"{folder}/{name}/scores", fingerprint, display)
+                judged, rate = f"{folder}/{name}/scores", self.config.score.max_unscored_rate
+                written = self.drawing.judge(paths, scorer, known, judged, fingerprint, display, rate)
                 if not self.commits.world.is_first:
                     continue
                 candidates, groups = self._read(drawn, written, known)
@@ -161,8 +161,9 @@ class Measuring:
         return Report(task.arm.name, task.round_number, receipt.metrics, self._outcomes(receipt, sets))
 
     def _outcomes(self, receipt: Receipt, sets: Iterable[str]) -> dict[str, tuple[Outcome, ...]]:
-        found = {name: [one for one in receipt.files if one.endswith(f"/{name}/outcomes.parquet")] for name in sets}
-        return {name: tuple(tables.read(self.commits.run.path / files[0], Outcome)) for name, files in found.items()}
+        files = self.commits.run.verified(receipt)
+        found = {name: next(one for one in files if one.match(f"{name}/outcomes.parquet")) for name in sets}
+        return {name: tuple(tables.read(path, Outcome)) for name, path in found.items()}
 
     def _read(
         self, drawn: Sequence[str], written: Sequence[str], known: Mapping[str, Prompt]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from selftrain import prompts as prompt_room
 from selftrain import sampling, scoring, tracking, training
+from selftrain.arms import arms_of
 from selftrain.compose import Composed
-from selftrain.config import config_of_arm
+from selftrain.config import Config, config_of_arm
+from selftrain.errors import ConfigError
 from selftrain.fingerprints import Fingerprints
 from selftrain.prompts import PromptSet, PromptSets
+from selftrain.records import digest
 from selftrain.rooms import Rooms
+from selftrain.selection.demonstrations import num_without_answer
 
 
 def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
@@ -20,7 +24,14 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
         training.check(one.train, ranks=ranks)
     tracking.check(config.track)
     prompts = prompt_room.load(config.prompts, composed.folder)
-    return prompts, Fingerprints(config, composed.folder, digests(prompts))
+    wants_gold = any(arm.name == "gold" for arm in config.arms)
+    if wants_gold and num_without_answer(prompts.train.prompts) == len(prompts.train.prompts):
+        raise ConfigError(
+            "arms: gold trains on references, and no training prompt has a completion or a reference; name their "
+            "column in prompts.train.columns, or leave the arm out"
+        )
+    rooms = Rooms(config, composed.folder)
+    return prompts, Fingerprints(config, composed.folder, digests(prompts), lambda: rooms.model_inputs)
 
 
 def prompt_sets(prompts: PromptSets) -> dict[str, PromptSet]:
@@ -35,13 +46,17 @@ def prompt_sets(prompts: PromptSets) -> dict[str, PromptSet]:
 
 def digests(prompts: PromptSets) -> dict[str, str]:
     """What stands for the content of each set."""
-    found = {name: one.digest for name, one in prompt_sets(prompts).items()}
+    found: dict[str, str] = {name: one.digest for name, one in prompt_sets(prompts).items()}
+    found["completions"] = digest([[one.id, one.completion, one.reference] for one in prompts.train.prompts])
     return found | ({"retention": prompts.retention.digest} if prompts.retention is not None else {})
 
 
-def check_references(rooms: Rooms, prompts: PromptSets) -> None:
+def check_references(config: Config, rooms: Rooms, prompts: PromptSets) -> None:
     """Raise DataError where a scorer cannot use a reference of the prompts it will judge."""
     for one in (prompts.train, *prompts.held_out().values()):
         rooms.scorer.check_references(one.prompts)
+    for arm in arms_of(config):
+        if arm.config.score != config.score:
+            rooms.of_arm(arm).scorer.check_references(prompts.train.prompts)
     if prompts.retention is not None and prompts.retention.prompts is not None:
         rooms.retention_scorer.check_references(prompts.retention.prompts.prompts)

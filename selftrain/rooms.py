@@ -30,7 +30,7 @@ class Rooms:
 
     def of_arm(self, arm: Arm) -> Rooms:
         """The rooms that work for the arm: these, unless it sets knobs of its own."""
-        if arm.config is self._config:
+        if arm.config == self._config:
             return self
         if arm.name not in self._of_arms:
             self._of_arms[arm.name] = Rooms(arm.config, self._folder, self)

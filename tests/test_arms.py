@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,83 @@ def test_an_alarm_is_told_kept_in_the_ledger_and_can_stop_the_run(tmp_path: Path
     rows = [row for row in read(tmp_path / "tiny/metrics.jsonl") if row["phase"] == "alarm"]
     assert [(row["round"], row["alarm"]) for row in rows] == [(1, "no_survivors")]
     assert "alarms.stop_on" in done.stdout
+
+
+def test_a_table_in_an_arms_overrides_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    from selftrain.compose import compose
+    from selftrain.config import config_of_arm
+
+    recipe = scripted_recipe(
+        tmp_path,
+        train={"lora": {"r": 16, "lora_alpha": 64, "lora_dropout": 0.05}},
+        arms={"rank32": {"train": {"lora": {"r": 32}}}},
+    )
+    config = compose(str(recipe)).config
+    assert config_of_arm(config, config.arms[0]).train.lora == {"r": 32, "lora_alpha": 64, "lora_dropout": 0.05}
+
+
+def test_gold_with_a_growing_buffer_shows_the_prompts_of_all_rounds_so_far(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=["gold"])
+    run = run_here(recipe, "select.buffer=append", "prompts.per_round=4", runs_dir=tmp_path)
+    prompts = {arm: {one.prompt_id for one in survivors_of(run, arm, 3)} for arm in ("main", "gold")}
+    assert len(survivors_of(run, "gold", 3)) == len(survivors_of(run, "main", 3))
+    assert len(prompts["gold"]) >= len(prompts["main"]) > 4
+
+
+def test_a_budget_counts_what_main_spent_so_that_arms_do_not_shorten_it(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe")
+    tokens = receipt_of(run_here(recipe, "name=a", "rounds=1", runs_dir=tmp_path), "main/rounds/001/sample-wave-00")
+    limit = int(2.5 * tokens["metrics"]["sample/tokens"])
+    run_here(recipe, "name=b", "rounds=2", runs_dir=tmp_path)
+    extended = run_here(recipe, "name=b", "rounds=4", f"stop.max_sampled_tokens={limit}", runs_dir=tmp_path)
+    at_once = run_here(recipe, "name=c", "rounds=4", f"stop.max_sampled_tokens={limit}", runs_dir=tmp_path)
+    last = [max(int(path.name) for path in (run / "arms/main/rounds").iterdir()) for run in (extended, at_once)]
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["evaluate.trained_prompts=3", "stop.max_regression=0.1", "model.path=other", "evaluate.drift_candidates=7"],
+)
+def test_what_would_alter_a_finished_run_is_refused_before_anything_is_touched_and_a_fork_goes_on(
+    tmp_path: Path, change: str
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe")
+    run = run_here(recipe, runs_dir=tmp_path)
+    before = (run / "verdict.json").read_bytes(), (run / "config.json").read_bytes()
+    refused = selftrain("run", recipe, change, "--runs-dir", tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert before == ((run / "verdict.json").read_bytes(), (run / "config.json").read_bytes())
+    forked = selftrain("run", recipe, change, "--runs-dir", tmp_path, "--fork", "other")
+    assert forked.returncode == 0, forked.stderr
+    assert (tmp_path / "other/verdict.json").exists()
+
+
+def test_an_arm_that_shares_a_whole_round_with_main_is_finished_when_the_run_is(tmp_path: Path) -> None:
+    from selftrain.outlook import status_of
+
+    arms = {"late": {"train.learning_rate": [1e-4, 1e-4, 5e-5]}}
+    run = run_here(scripted_recipe(tmp_path / "recipe", arms=arms), runs_dir=tmp_path)
+    assert status_of(run)["state"] == "finished"
+
+
+def test_what_was_kept_of_another_task_is_told_with_a_paired_interval(tmp_path: Path) -> None:
+    folder = tmp_path / "recipe"
+    folder.mkdir(parents=True)
+    rows = [{"prompt": f"what comes before {n}?", "reference": str(n - 1)} for n in range(300, 340)]
+    (folder / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = {"train": "train.jsonl", "validate": "validate.jsonl", "test": "test.jsonl", "format": "text"}
+    recipe = scripted_recipe(folder, prompts={**sets, "retention": "other.jsonl"})
+    run = run_here(recipe, runs_dir=tmp_path)
+    lines = json.loads((run / "verdict.json").read_text())["lines"]
+    assert any(line.startswith("retention, round 0") and "paired" in line for line in lines)
+
+
+def test_an_arms_scorer_that_cannot_use_the_references_is_refused_before_main_begins(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms={"numbers": {"score.scorers": ["numeric"]}})
+    train = tmp_path / "recipe/train.jsonl"
+    train.write_text(re.sub(r'"reference": "\d+"', '"reference": "many"', train.read_text()))
+    (tmp_path / "recipe/answers.py").write_text("def answer(prompt, seed, policy_round):\n    return 'x'\n")
+    done = selftrain("run", recipe, "--runs-dir", tmp_path)
+    assert done.returncode in (2, 65)
+    assert not list((tmp_path / "tiny").glob("arms/*/rounds/*/receipts/*.json"))

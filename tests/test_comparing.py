@@ -182,7 +182,7 @@ def test_an_arm_whose_policy_came_out_as_mains_is_compared_all_the_same(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LUCK", "0")
-    recipe = recipe_of(tmp_path / "recipe", rounds=1, arms=[{"same": {"sample.temperature": 1.0}}])
+    recipe = recipe_of(tmp_path / "recipe", rounds=1, arms=[{"same": {"select.min_survivors": 1}}])
     run = run_here(recipe, runs_dir=tmp_path)
     (difference,) = compare([str(run), f"{run}:same"])["differences"]
     assert (difference["common"], difference["interval"]["estimate"]) == (40, 0.0)

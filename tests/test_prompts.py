@@ -175,7 +175,7 @@ def test_a_completion_is_kept_beside_the_prompt_and_changes_neither_id_nor_metad
     assert without.metadata == having.metadata == {"k": 2}
 
 
-def test_completions_count_in_the_digests_of_what_is_trained_on_alone(tmp_path: Path) -> None:
+def test_completions_count_in_the_digest_of_demonstrations_alone(tmp_path: Path) -> None:
     digests = []
     for completion in (None, " 1", " one"):
         for name, prompt in (("a", "x"), ("b", "y"), ("c", "z"), ("d", "w")):
@@ -187,7 +187,7 @@ def test_completions_count_in_the_digests_of_what_is_trained_on_alone(tmp_path: 
         assert sets.seed_data is not None
         digests.append([one.digest for one in (sets.train, sets.seed_data, sets.validate, sets.test)])
     train, seed_data, validate, test = zip(*digests, strict=True)
-    assert (len(set(train)), len(set(seed_data)), len(set(validate)), len(set(test))) == (3, 3, 1, 1)
+    assert (len(set(train)), len(set(seed_data)), len(set(validate)), len(set(test))) == (1, 3, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def test_each_seed_is_a_run_of_its_own_and_all_are_told_at_both_levels(
     recipe = scripted_recipe(tmp_path / "recipe")
     run_seeds(recipe, [0, 1, 2], tmp_path / "runs")
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert names == ["tiny-seed-0", "tiny-seed-1", "tiny-seed-2", "tiny.seeds.json"]
-    data = json.loads((tmp_path / "runs/tiny.seeds.json").read_text())
+    assert names == ["tiny-seed-0", "tiny-seed-1", "tiny-seed-2", "tiny.seeds-0-1-2.json"]
+    data = json.loads((tmp_path / "runs/tiny.seeds-0-1-2.json").read_text())
     over = {one["what"]: one for one in data["gains"]}
     verdicts = [json.loads((tmp_path / f"runs/tiny-seed-{seed}/verdict.json").read_text()) for seed in (0, 1, 2)]
     for what in ("round 0", "random_selection"):
@@ -45,7 +45,7 @@ def test_seeds_are_resumed_as_a_whole_and_a_seed_can_be_added(tmp_path: Path) ->
     before = receipt_of(tmp_path / "runs/tiny-seed-1", "main/rounds/001/train-improve-00")
     run_seeds(recipe, [0, 1, 5], tmp_path / "runs", "rounds=2")
     assert receipt_of(tmp_path / "runs/tiny-seed-1", "main/rounds/001/train-improve-00") == before
-    data = json.loads((tmp_path / "runs/tiny.seeds.json").read_text())
+    data = json.loads((tmp_path / "runs/tiny.seeds-0-1-5.json").read_text())
     assert data["seeds"] == [0, 1, 5]
 
 
@@ -62,3 +62,14 @@ def test_a_fork_is_of_one_run(tmp_path: Path) -> None:
         run_recipe(
             str(scripted_recipe(tmp_path)), layers=[], overrides=[], runs_dir=tmp_path / "r", fork="new", seeds=[0, 1]
         )
+
+
+def test_a_name_too_long_for_its_seeds_is_refused_before_the_first_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set a shorter name"):
+        run_seeds(scripted_recipe(tmp_path / "recipe"), [0, 1], tmp_path / "runs", f"name={'x' * 60}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_seed_beside_seeds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed= and --seeds"):
+        run_seeds(scripted_recipe(tmp_path / "recipe"), [0, 1], tmp_path / "runs", "seed=5")

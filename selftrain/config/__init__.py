@@ -10,8 +10,8 @@
 Groups are orthogonal: what data is trained on (`select.buffer`), what weights training starts from (`train.init_from`)
 and who samples are independent choices. A knob typed `PerRound[...]` takes one value or a list, one value per round,
 of which the last repeats. A knob changes the fingerprint of the phases its group feeds unless it is marked `GUARD`:
-it decides whether a phase goes on, never what it publishes. `rounds`, `stop`, `alarms`, `track`, `ranks` and `name`
-enter none.
+it decides whether a phase goes on, never what it publishes. `rounds`, `stop` (but for `max_regression`), `alarms`,
+`track`, `ranks` and `name` enter none.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class EvaluateConfig(Section):
 
 
 class StopConfig(Section):
-    """When to end before `rounds` are done. Enters no fingerprint."""
+    """When to end before `rounds` are done. But for `max_regression`, enters no fingerprint."""
 
     patience: int | None = Field(default=None, ge=1)
     """End after so many rounds in a row without a new best on validation."""
@@ -64,7 +64,8 @@ class StopConfig(Section):
     """Do not start another round once so many tokens were sampled for training."""
     max_regression: float | None = Field(default=None, ge=0, lt=1)
     """A round whose pass@1 on validation is more than this below the best so far is not built upon: the next round
-    samples from the best policy, and starts from it where it would start from the previous one."""
+    samples from the best policy, and starts from it where it would start from the previous one. Unlike the other stop
+    rules it changes what later rounds do, so it enters their fingerprints."""
 
 
 AlarmName: TypeAlias = Literal[
@@ -92,7 +93,9 @@ class AlarmsConfig(Section):
     entropy_share: float = Field(default=0.5, ge=0, le=1)
     """entropy_collapse: entropy below this share of the first round's, and pass@k for the largest k falling."""
     diversity_rounds: int = Field(default=2, ge=1)
-    """diversity_falling: distinct right answers per solved prompt fell so many rounds in a row."""
+    """diversity_falling: distinct right answers per solved prompt fell so many rounds in a row ..."""
+    diversity_fall: float = Field(default=0.1, ge=0, le=1)
+    """... by at least this share in all."""
     memorising_rise: float = Field(default=0.05, ge=0, le=1)
     """memorising: acceptance rose by at least this over a round ..."""
     memorising_flat: float = Field(default=0.01, ge=0, le=1)

@@ -66,6 +66,8 @@ class Config(Section):
             "stop.patience": stop.patience is not None,
             "stop.target": stop.target is not None,
             "stop.max_regression": stop.max_regression is not None,
+            "alarms.stop_on: memorising": "memorising" in self.alarms.stop_on,
+            "alarms.stop_on: entropy_collapse": "entropy_collapse" in self.alarms.stop_on,
         }
         if self.prompts.validate_ is None and any(needs.values()):
             what = ", ".join(name for name, needed in needs.items() if needed)
@@ -75,6 +77,13 @@ class Config(Section):
 
 def _values(schedule: Any) -> tuple[Any, ...]:
     return schedule if isinstance(schedule, tuple) else (schedule,)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Tables are laid over each other, as layers of a recipe are; anything else replaces."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
 def config_of_arm(config: Config, arm: ArmConfig) -> Config:
@@ -92,9 +101,12 @@ def config_of_arm(config: Config, arm: ArmConfig) -> Config:
             place = place[name] if isinstance(place, Mapping) and name in place else None
         if not isinstance(place, dict):
             raise ValueError(f"arms.{arm.name}: there is no such key as {path}")
-        place[knob] = value
+        place[knob] = _merged(place.get(knob), value)
     try:
-        return Config.model_validate(data)
+        changed = Config.model_validate(data)
+        if changed == config.model_copy(update={"arms": ()}):
+            raise ValueError(f"arms.{arm.name} sets nothing otherwise than main; leave it out, or set another value")
+        return changed
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
@@ -122,6 +122,10 @@ class TrackConfig(Section):
             value = [value]
         if not isinstance(value, list | tuple):
             return value
+        for one in value:
+            if one not in ("wandb", *get_args(TrackerName)):
+                known = ", ".join(("wandb", *get_args(TrackerName)))
+                raise ValueError(f"there is no tracker {one!r}; known: {known}")
         online = {"wandb": {"mode": "online"}} if "wandb" in value else {}
         return {**online, "also": [one for one in value if one != "wandb"]}
 

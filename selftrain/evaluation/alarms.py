@@ -119,10 +119,13 @@ def _diversity_falling(rounds: Rounds, last: int, config: AlarmsConfig) -> str |
     fewer_drawn = [now < before - _ROUNDING for before, now in pairwise(asked)]
     if len(values) < len(seen) or not all(fell) or any(fewer_drawn):
         return None
+    if values[-1] > values[0] * (1 - config.diversity_fall) + _ROUNDING:
+        return None
+    seen_values = ", ".join(f"{value:.2f}" for value in values)
     return (
-        f"distinct right answers per solved prompt fell {config.diversity_rounds} rounds in a row "
-        f"({', '.join(f'{value:.2f}' for value in values)}; alarms.diversity_rounds); sample at a higher temperature, "
-        "set select.dedup, or train from the base model (train.init_from: base)"
+        f"distinct right answers per solved prompt fell {config.diversity_rounds} rounds in a row ({seen_values}; "
+        f"alarms.diversity_rounds, diversity_fall {config.diversity_fall:.0%}); sample at a higher temperature, set "
+        "select.dedup, or train from the base model (train.init_from: base)"
     )
 
 

@@ -87,6 +87,7 @@ def rules_on_validation(config: Config) -> tuple[str, ...]:
         "stop.patience": config.stop.patience is not None,
         "stop.target": config.stop.target is not None,
         "stop.max_regression": config.stop.max_regression is not None,
+        "alarms.stop_on": bool({"memorising", "entropy_collapse"} & set(config.alarms.stop_on)),
         "train.init_from: best": "best" in (init_from if isinstance(init_from, tuple) else (init_from,)),
     }
     return tuple(name for name, is_used in in_use.items() if is_used)
@@ -166,7 +167,8 @@ def headline(
     )
     lines += [_sentence(gain, set_name, number, (overrides or {}).get(gain.over, {})) for gain in gains]
     lines += _choice(main, number, set_name, gains, decided_by)
-    lines += _retained(retention or {}, main[0].round, number, confidence)
+    settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    lines += _retained(retention or {}, _at(main, main[0].round), policy, settings)
     return Verdict(number, chosen, set_name, gains, tuple(lines))
 
 
@@ -224,11 +226,12 @@ def _choice(
 
 
 def _retained(
-    retention: Mapping[int, Mapping[str, float]], start: int, number: int, confidence: float
+    retention: Mapping[int, Mapping[str, float]], first: Report, last: Report, settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """What of unrelated abilities was forgotten between the rounds `start` and `number`, in words."""
+    """What of unrelated abilities was forgotten between two rounds, in words."""
     if not retention:
         return ()
+    start, number, confidence = first.round, last.round, settings["confidence"]
     if start not in retention or number not in retention:
         missing = number if start in retention else start
         return (
@@ -245,16 +248,17 @@ def _retained(
         low, high = after[f"{key}nll_change_low"], after[f"{key}nll_change_high"]
         said = "some of it was forgotten" if low > 0 else "nothing was forgotten" if high < 0 else "no clear change"
         return (f"{text} [{low:+.3f}, {high:+.3f}] ({100 * confidence:g} %): {said}",)
-    (old, old_low, old_high), (new, new_low, new_high) = (
-        tuple(of[f"{key}pass@1{end}"] for end in ("", "_low", "_high")) for of in (before, after)
+    change = paired_difference(
+        greedy_values(last.outcomes["retention"]),
+        greedy_values(first.outcomes["retention"]),
+        unmatched="leave_out",
+        **settings,
     )
-    within = f"{points(new - old)} points, which is within the doubt of these prompts"
-    said = (
-        "some of it was forgotten" if new_high < old_low else "nothing was forgotten" if new_low > old_high else within
-    )
+    said = "some of it was forgotten" if change.high < 0 else "it grew" if change.low > 0 else "no clear change"
+    rates = " -> ".join(f"{of[f'{key}pass@1']:.1%}" for of in (before, after))
     return (
-        f"{where}: pass@1 on unrelated prompts {old:.1%} [{100 * old_low:.1f}, {100 * old_high:.1f}] -> {new:.1%} "
-        f"[{100 * new_low:.1f}, {100 * new_high:.1f}] ({100 * confidence:g} %): {said}",
+        f"{where}: pass@1 on unrelated prompts {rates}, {points(change.estimate)} points {bounds(change)} "
+        f"({100 * confidence:g} %, paired): {said}",
     )
 
 

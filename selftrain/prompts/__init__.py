@@ -19,7 +19,6 @@ from selftrain.prompts import rows
 from selftrain.prompts.building import build
 from selftrain.records import Prompt, digest, seed_from
 
-# Completions count in the digests of these sets alone: nothing ever reads them in the others.
 TRAINED_ON = ("train", "seed_data")
 
 
@@ -28,7 +27,7 @@ class PromptSet:
     """One set of distinct prompts, in the order of the source.
 
     In `seed_data`, where one prompt may be answered in several ways, prompt and answer together are distinct. `digest`
-    covers content, references and metadata, and, in sets that are trained on, completions.
+    covers content, references and metadata, and, in `seed_data`, completions.
     """
 
     name: str
@@ -135,7 +134,8 @@ def _content_digest(name: str, prompts: Sequence[Prompt]) -> str:
     for one in prompts:
         messages = [[m.role, m.content] for m in one.messages or ()]
         content.append([one.identity, messages, one.text, one.reference, dict(one.metadata)])
-        if name in TRAINED_ON and one.completion is not None:
+        # Of training prompts only the arm gold reads them, which has a digest of its own for that.
+        if name == "seed_data" and one.completion is not None:
             content[-1].append(one.completion)
     return digest(content)
 

@@ -46,7 +46,9 @@ def _rows(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from _wrapped(f"arms of {run['name']}: {', '.join(arms)}")
     if unscored := [f"{one['name']} {one['pass@1']['unscored']}" for one in runs if one["pass@1"]["unscored"]]:
         yield from _wrapped(f"unscored, and so left out: {', '.join(unscored)}")
-    yield from _wrapped("time and sampled tokens are of the arm compared, over all its rounds")
+    yield from _wrapped(
+        "time and sampled tokens are of the arm compared, over all its rounds; what it shares with main counts there"
+    )
 
 
 def _cells(run: Mapping[str, Any]) -> tuple[str, ...]:

@@ -72,6 +72,10 @@ class AccelerateCopy:
         if self._name in DURABLE:
             self._note()
 
+    def excuse(self) -> str | None:
+        """None: what these libraries wait for is not known here."""
+        return None
+
     def close(self) -> None:
         """End the run of the arm at hand; exits with CANNOT_FINISH when the tracker cannot."""
         if self._tracker is not None:

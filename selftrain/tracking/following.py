@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, NoReturn, Protocol
 
 from selftrain.records import digest
@@ -113,6 +114,9 @@ class Copy(Protocol):
     def work(self) -> None:
         """Do one piece of what takes longer than a row, if there is any."""
 
+    def excuse(self) -> str | None:
+        """Why it is no use to wait for `close`, if so. Asked once, from another thread, when the run is done."""
+
     def close(self) -> None:
         """Copy what is left, wait until it has arrived, and note what is safe."""
 
@@ -130,13 +134,6 @@ def say(text: str) -> None:
 def words_of(error: Exception) -> str:
     """The error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-
-
-def excuse(order: dict[str, Any], why: str) -> None:
-    """Tell the parent, if it still listens, not to wait for this process, which will go on for a while."""
-    say(why)
-    with suppress(OSError):
-        os.write(order["news"], why.encode()[:1000])
 
 
 def leave(code: int, why: str) -> NoReturn:
@@ -164,6 +161,8 @@ def follow(make: Callable[[dict[str, Any], Mirrored], Copy]) -> None:
         bound(PATIENCE_SECONDS)
         copy = make(order, Mirrored(folder / MIRRORED_FILE))
         tail = Tail(Path(order["run_dir"]) / LEDGER_FILE)
+        # A thread of its own, as whatever the copy is at may take long just when nobody answers.
+        Thread(target=_excuse, args=(parent, order["news"], copy), daemon=True).start()
         is_done = False
         while not is_done:
             bound(0)
@@ -175,6 +174,17 @@ def follow(make: Callable[[dict[str, Any], Mirrored], Copy]) -> None:
             copy.work()
         bound(PATIENCE_SECONDS)
         copy.close()
+
+
+def _excuse(parent: Parent, news: int, copy: Copy) -> None:
+    """Tell the parent, when the run is done, if it shall not wait for this process, which goes on for a while."""
+    while not parent.is_done(POLL_SECONDS):
+        pass
+    why = copy.excuse()
+    if why is not None:
+        say(why)
+        with suppress(OSError):
+            os.write(news, why.encode()[:1000])
 
 
 @contextmanager

@@ -76,10 +76,11 @@ class Mirror:
         deadline = time.monotonic() + timeout_seconds
         while self._process is not None:
             self.done()
-            news = self._wait(max(0.1, deadline - time.monotonic()))
-            if news is not None:
+            has_ended, why = self._wait(max(0.1, deadline - time.monotonic()))
+            if not has_ended:
+                why = why or f"it took more than {timeout_seconds:g} s"
                 self.warn(
-                    f"{self.label} did not get everything when the run was done ({news}); process {self.pid} goes on "
+                    f"{self.label} did not get everything when the run was done ({why}); process {self.pid} goes on "
                     f"for a while, see {self.log_path}; all metrics are in metrics.jsonl, and the same command mirrors "
                     f"again what did not arrive{self._later()}"
                 )
@@ -108,15 +109,15 @@ class Mirror:
 
     # The process
 
-    def _wait(self, seconds: float) -> str | None:
-        """None once the process has ended; else why it is no use to wait for it any longer."""
+    def _wait(self, seconds: float) -> tuple[bool, str]:
+        """Whether the process has ended within that time, and else what it said why nobody should wait for it."""
         assert self._process is not None
         readable, _, _ = select.select([self._news], [], [], seconds)
         words = os.read(self._news, 1000).decode("utf-8", "replace").strip() if readable else ""
-        if readable and not words:  # the end of the pipe is the end of the process
+        has_ended = bool(readable) and not words  # the end of the pipe is the end of the process
+        if has_ended:
             self._process.wait()
-            return None
-        return words or f"it took more than {seconds:.0f} s"
+        return has_ended, words
 
     def _start(self) -> None:
         command = [sys.executable, "-P", "-c", _PROGRAM, self._module, *sys.path]

@@ -120,7 +120,7 @@ class ArmRun:
     def _put_aside(self) -> None:
         """Take what earlier attempts left open out of the way: all of it that is not safe is logged again."""
         for name in sorted(self._mirrored.open):
-            kind, _, rest = name.rpartition("run-")
+            kind, _, rest = name.partition("run-")
             if rest.partition("-")[2] != self._id:
                 continue
             self._mirrored.open.discard(name)

@@ -5,10 +5,10 @@ Everything is known from receipts. Uploads are made by the mirror's process alon
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any, Literal
 
@@ -127,27 +127,22 @@ class Upload:
         self._wandb = wandb
         self._payload = payload
         self._open_run = open_run
-        self._artifact: Any = None
-        self._deadline = 0.0
+        self._waiting: Thread | None = None
+        self._error: Exception | None = None
 
     def advance(self) -> bool:
         """Start it, or wait a second for it.
 
-        Raises FileNotFoundError where a file is gone, and TimeoutError when it takes longer than a slow line would.
+        Raises FileNotFoundError where a file is gone, and what wandb raises when it takes longer than a slow line would.
         """
-        if self._artifact is None:
-            self._start()
-        try:
-            self._artifact.wait(timeout=1)
-        except self._wandb.errors.Error as error:
-            if "timed out" not in str(error):
-                raise
-            if time.monotonic() > self._deadline:
-                raise TimeoutError(f"{self._payload.name} could not be uploaded in time") from None
-            return False
-        return True
+        if self._waiting is None:
+            self._waiting = self._start()
+        self._waiting.join(1.0)
+        if self._error is not None:
+            raise self._error
+        return not self._waiting.is_alive()
 
-    def _start(self) -> None:
+    def _start(self) -> Thread:
         payload = self._payload
         run = self._open_run()
         size = sum(path.stat().st_size for path in payload.files.values())
@@ -157,8 +152,18 @@ class Upload:
         for name, path in payload.files.items():
             # Committed files never change, so nothing needs a copy of them.
             artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
-        self._deadline = time.monotonic() + UPLOAD_SECONDS + size / SLOWEST_BYTES_PER_SECOND
-        self._artifact = run.log_artifact(artifact, aliases=list(payload.aliases))
+        logged = run.log_artifact(artifact, aliases=list(payload.aliases))
+
+        def wait() -> None:
+            try:
+                logged.wait(timeout=UPLOAD_SECONDS + size // SLOWEST_BYTES_PER_SECOND)
+            except Exception as error:  # raised again where the job is advanced
+                self._error = error
+
+        # A thread, as wandb lets nobody wait a second time for an artifact that was not there at first.
+        waiting = Thread(target=wait, daemon=True)
+        waiting.start()
+        return waiting
 
     def _use(self, run: Any, parent: str, kind: str) -> None:
         try:

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import TextIO
 
-PROBE_SECONDS = 2.0
+PROBE_SECONDS = 1.5
 # How wandb says, in words only, that it will not upload the rest of a run although `finish` returns as if it had.
 GIVEN_UP = "Fatal error while uploading data"
 
@@ -63,7 +63,7 @@ class Ears:
 
 
 def answers(url: str) -> bool:
-    """Whether anything answers there within two seconds, with whatever status."""
+    """Whether anything answers there within a moment, with whatever status."""
     try:
         with urllib.request.urlopen(url, timeout=PROBE_SECONDS):
             return True

@@ -23,7 +23,7 @@ from selftrain.tracking.axes import (
     patterns,
     summary_values,
 )
-from selftrain.tracking.following import PATIENCE_SECONDS, Mirrored, bound, excuse, leave, name_of, say, words_of
+from selftrain.tracking.following import PATIENCE_SECONDS, Mirrored, bound, leave, name_of, say, words_of
 from selftrain.tracking.ledger import ALARM_PHASE, Row
 from selftrain.tracking.mirrors import CANNOT_FINISH
 from selftrain.tracking.wandb_arm import SUMMARY, ArmRun, Open
@@ -32,6 +32,7 @@ from selftrain.tracking.wandb_journal import Ears, answers
 from selftrain.tracking.wandb_tables import COLUMNS, candidate_tables
 
 GRACE_SECONDS = 5.0
+RETRY_SECONDS = 15.0
 
 Job = Callable[[], bool]
 """A piece of work; returns whether it is finished, and raises when it cannot be done."""
@@ -51,20 +52,27 @@ class Runs:
         self._jobs: deque[tuple[str, Job]] = deque()
         self._failed: list[tuple[str, Job]] = []
         self._begun = False
+        self._waiting: list[Row] = []
+        self._retry_at = 0.0
         self._ears = Ears.open()
         if not mirrored.safe:
             self._arm(MAIN_ARM).open()  # a first attempt shows up at once, not when its first phase is done
 
     def add(self, row: Row) -> None:
         """Log the row unless it is safe, and plan what belongs to its phase."""
-        arm, name, points = self._arm(row["arm"]), name_of(row), chart_points(row)
+        arm, name = self._arm(row["arm"]), name_of(row)
+        name = SUMMARY + name if row["phase"] == SUMMARY_PHASE else name
+        if self._must_wait(arm, name):
+            self._waiting.append(row)
+            return
         if row["phase"] == SUMMARY_PHASE:
             arm.summary |= summary_values(row)
-            arm.summarise(SUMMARY + name)
+            arm.summarise(name)
             self._plan_best(arm, row)
         elif row["phase"] == ALARM_PHASE:
             arm.alert(name, *alarm_of(row))
         else:
+            points = chart_points(row)
             arm.summary |= points
             arm.log(name, points, patterns(row), axis_of(row))
             if axis_of(row) == "round":
@@ -72,6 +80,9 @@ class Runs:
 
     def work(self) -> None:
         """Advance the first job by one step; one that fails is tried once more at the end."""
+        if self._waiting and time.monotonic() > self._retry_at:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._add_waiting()
         if not self._jobs:
             return
         what, job = self._jobs[0]
@@ -87,19 +98,28 @@ class Runs:
         self._begun = False
         self._jobs.popleft()
 
-    def close(self) -> None:
-        """Do what is left and end all runs; exits with CANNOT_FINISH when W&B does not get everything."""
+    def excuse(self) -> str | None:
+        """That nobody answers, if so."""
         try:
             self._require_server()
-            self._jobs.extend(self._failed)
         except ConnectionError as error:
-            excuse(self._order, words_of(error))
+            return words_of(error)
+        return None
+
+    def close(self) -> None:
+        """Do what is left and end all runs; exits with CANNOT_FINISH when W&B does not get everything."""
+        if self.excuse() is None:
+            self._add_waiting()
+            self._jobs.extend(self._failed)
+        else:
             self._jobs.clear()
         while self._jobs:
             bound(PATIENCE_SECONDS)
             self.work()
         bound(PATIENCE_SECONDS)
         failures = self._finish()
+        if self._waiting:
+            failures.append(f"{len(self._waiting)} rows of {self._waiting[0]['arm']} found nobody who answers")
         if failures:
             leave(CANNOT_FINISH, failures[0])
         self._mirrored.write()
@@ -137,9 +157,25 @@ class Runs:
                 failures.append(words_of(error))
         return failures
 
+    def _must_wait(self, arm: ArmRun, name: str) -> bool:
+        """Whether the row's run is yet to be opened beside others, and nobody answers: W&B tries that only once.
+
+        Rows wait in order, all of an arm behind its first.
+        """
+        if any(row["arm"] == arm.arm for row in self._waiting):
+            return True
+        return arm.run is None and not arm.is_safe(name) and self.excuse() is not None
+
+    def _add_waiting(self) -> None:
+        if self._waiting and self.excuse() is None:
+            rows, self._waiting = self._waiting, []
+            for row in rows:
+                bound(PATIENCE_SECONDS)
+                self.add(row)
+
     def _require_server(self) -> None:
         """Raise ConnectionError if this is online and nobody answers."""
-        opened = [arm.run for arm in self._arms.values() if arm.run is not None]
+        opened = [arm.run for arm in list(self._arms.values()) if arm.run is not None]
         if opened and self._order["mode"] == "online" and not answers(opened[0].settings.base_url):
             raise ConnectionError(f"{opened[0].settings.base_url} does not answer")
 

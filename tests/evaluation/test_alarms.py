@@ -169,9 +169,10 @@ def test_in_the_first_rounds_there_is_nothing_to_compare_entropy_with() -> None:
 
 def test_distinct_answers_that_fall_two_rounds_in_a_row_are_named() -> None:
     falling = history({DISTINCT: (None, 3.0, 2.5, 2.4)})
-    assert "fell 2 rounds in a row (3.00, 2.50, 2.40; alarms.diversity_rounds)" in words(falling)
+    assert "fell 2 rounds in a row (3.00, 2.50, 2.40; alarms.diversity_rounds, diversity_fall 10%)" in words(falling)
     assert names(falling, diversity_rounds=3) == []
-    assert names(falling, diversity_rounds=1) == ["diversity_falling"]
+    assert names(falling, diversity_rounds=1) == [], "2.5 to 2.4 is less than a tenth"
+    assert names(falling, diversity_rounds=1, diversity_fall=0.01) == ["diversity_falling"]
 
 
 @pytest.mark.parametrize("values", [(3.0, 2.5, 2.5), (2.4, 2.5, 2.4), (1.0, 1.0, 1.0), (2.5, 2.4), (3.0,)])

@@ -1,9 +1,8 @@
 import os
 
 import pytest
+from rows import CANARY
 from wandb_server import WandbServer
-
-CANARY = "canary-7f3a-secret"
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def records(fragment: Path) -> Iterator[dict[str, Any]]:
 
 def is_of(fragment: Path, arm: str | None) -> bool:
     """Whether it is a fragment of that arm (None: of main), in runs whose id has no dash."""
-    _, _, arm_of = fragment.name.rpartition("run-")[2].partition("-")[2].partition("-")
+    _, _, arm_of = fragment.name.partition("run-")[2].partition("-")[2].partition("-")
     return (arm_of or None) == arm
 
 

@@ -17,9 +17,10 @@ import pytest
 from selftrain import tables
 from selftrain.config import TrackConfig, WandbConfig
 from selftrain.records import Candidate, Receipt, Score, Survivor
-from selftrain.store import RunDirectory, output_digest, write_jsonl
+from selftrain.store import RunDirectory, output_digest, publish_bytes, write_jsonl
 from selftrain.tracking import Tracking, build
 
+CANARY = "canary-7f3a-secret"
 CONTROL = "random_selection"
 RUN_ID = "abc123"
 
@@ -208,8 +209,6 @@ class MadeRun:
         return {place: tables.write(path, records, type(records[0]), fingerprint="f")}
 
     def _file(self, place: str, text: str) -> dict[str, str]:
-        from selftrain.store import publish_bytes
-
         return {place: publish_bytes(self.directory.path / place, text.encode())}
 
 

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CANARY
-from rows import CONTROL, RUN_ID, alarm, points_of, points_of_control, rows_of, summary, tracker_of, wait_for
+from rows import CANARY, CONTROL, RUN_ID, alarm, points_of, points_of_control, rows_of, summary, tracker_of, wait_for
 
 from selftrain.config import TrackConfig
 from selftrain.errors import ConfigError

@@ -1,46 +1,56 @@
-"""A whole run mirrored offline, killed and resumed: read back, it holds every round's metrics on the round axis."""
+"""A whole run mirrored offline, killed and resumed: read back, it holds every row of every arm once, and no secret."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
+import pytest
+from reading import alerts, fragments, history, is_of, shown, tables
+from rows import CANARY, CONTROL
 from worlds import scripted_recipe, selftrain
 
 from selftrain.tracking import read_rows
 
-
-def inspect(fragment, *options):
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(fragment)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def points_of(fragment):
-    """(axis, its value, key) of every point in a fragment's history."""
-    for line in inspect(fragment).splitlines():
-        item = json.loads(line).get("history", {}).get("item", {})
-        for axis in {"round", "global_step"} & item.keys():
-            yield from ((axis, item[axis], key) for key in item if key != axis and not key.startswith("_"))
+PROMPTS = '''
+def train(token):
+    """Rows that somebody needs a token to get."""
+    assert token.startswith("canary")
+    for number in range(12):
+        yield {"prompt": f"what comes after {number}?", "reference": str(number + 1)}
+'''
 
 
-def test_a_killed_and_resumed_run_holds_every_round_on_the_round_axis(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    recipe = scripted_recipe(tmp_path / "recipe", track={"wandb": {"mode": "offline", "project": "tests"}})
-    selftrain("run", recipe, "--runs-dir", tmp_path, SELFTRAIN_FAULT="150")
-    done = selftrain("run", recipe, "--runs-dir", tmp_path)
+def numbers_in(rows, arm):
+    """Every number of an arm's rows as it is to be seen: (axis, its value, key, value)."""
+    names = ("arm", "round", "phase", "key", "global_step", "round_step")
+    for row in rows:
+        if row["arm"] == arm and row["phase"] not in ("summary", "alarm"):
+            axis = "global_step" if "global_step" in row else "round"
+            for key, value in row.items():
+                if key not in names and isinstance(value, int | float):
+                    yield (axis, row[axis], key.replace("train/", "train_step/") if axis != "round" else key, value)
+
+
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_holds_every_row_once_and_nothing_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", f"hf_{CANARY}")
+    track = {"wandb": {"mode": "offline", "project": "tests", "table_rows": 5}}
+    recipe = scripted_recipe(tmp_path / "recipe", track=track, alarms={"coverage_growth": 1.0})
+    (recipe.parent / "made.py").write_text(PROMPTS)
+    given = ["prompts.train.path=made.py:train", f"prompts.train.params={{token: {CANARY}}}"]
+    killed = selftrain("run", recipe, *given, "--runs-dir", tmp_path, SELFTRAIN_FAULT="150")
+    assert killed.returncode == -9, killed.stderr
+    done = selftrain("run", recipe, *given, "--runs-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "tiny"
-    fragments = sorted(run.glob("wandb/*run-*/*.wandb"))
-    assert len(fragments) == 2
-    assert len({path.stem.removeprefix("run-") for path in fragments}) == 1, "one run id across resumes"
-    found = {point for fragment in fragments for point in points_of(fragment)}
-    wanted = set()
-    for row in read_rows(run / "metrics.jsonl"):
-        if row["arm"] == "main" and row["phase"] != "summary" and "global_step" not in row:
-            names = ("arm", "round", "phase", "key")
-            wanted |= {("round", row["round"], key) for key in row if key not in names}
-    assert {number for _, number, _ in wanted} == {0, 1, 2, 3}
-    assert wanted <= found
-    steps = {point for point in found if point[0] == "global_step"}
-    assert {("global_step", 1, "train_step/loss"), ("global_step", 8, "train_step/loss")} <= steps
-    assert "best_round" in inspect(fragments[-1], "--summary")
+    rows = read_rows(run / "metrics.jsonl")
+    for arm in (None, CONTROL):
+        assert history(run, arm) == sorted(numbers_in(rows, arm or "main"))
+        raised = [row for row in rows if row["phase"] == "alarm" and row["arm"] == (arm or "main")]
+        assert [text for _, text in alerts(run, arm)] == [row["words"] for row in raised]
+        found = tables(run, arm)
+        assert found.keys() == {(f"tables/{kind}", number) for kind in ("kept", "rejected") for number in (1, 2, 3)}
+        assert all(0 < len(table) <= 5 for table in found.values())
+    ids = {shown(fragment)["run_id"] for fragment in fragments(run) if is_of(fragment, None)}
+    assert len(ids) == 1, "one run id across resumes"
+    last = [fragment for fragment in fragments(run) if is_of(fragment, None)][-1]
+    assert {"best_round", "headline_round", "artifacts/adapter/round-3"} <= shown(last)["summary"].keys()
+    assert CANARY in (run / "config.json").read_text(), "there was something to leak"
+    for path in (run / "wandb").rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path

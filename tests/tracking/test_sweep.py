@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from reading import fragments, records, shown
+from reading import fragments, history, records, shown
+from rows import CONTROL, RUN_ID, points_of, points_of_control, rows_of, tracker_of
 from worlds import receipt_of, scripted_recipe
 
 from selftrain.tracking import read_rows, sweep_trial
@@ -46,6 +47,25 @@ def test_the_shipped_sweep_maximises_validation_over_knobs_that_there_are():
     assert set(sweep["parameters"]) == {"train.learning_rate", "sample.temperature"}
     for one in sweep["parameters"].values():
         assert 0 < one["min"] < one["max"]
+
+
+def run_record(fragment):
+    """How a fragment's run was announced."""
+    return next(record["run"] for record in records(fragment) if "run" in record)
+
+
+def test_a_trials_controls_stand_beside_the_sweep_under_the_trials_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", RUN_ID)
+    tracker = tracker_of(tmp_path)
+    tracker.log(rows_of(1))
+    tracker.close()
+    main, control = (run_record(fragment) for fragment in fragments(tmp_path))
+    assert (main["run_id"], main["sweep_id"], main.get("run_group")) == (RUN_ID, "sweep1", None)
+    assert (control["run_id"], control.get("sweep_id")) == (f"{RUN_ID}-{CONTROL}", None)
+    assert control["run_group"] == "a-run"
+    assert history(tmp_path) == points_of([1])
+    assert history(tmp_path, CONTROL) == points_of_control([1])
 
 
 @pytest.mark.slow
@@ -89,7 +109,6 @@ def test_each_trial_of_the_shipped_sweep_becomes_a_run_of_its_own_under_the_agen
         assert {name: found["config"][name] for name in values} == values, "what the sweep itself calls them"
         last = [row for row in read_rows(run / "metrics.jsonl") if "evaluate/validate/pass@1" in row][-1]
         assert found["summary"]["evaluate/validate/pass@1"] == last["evaluate/validate/pass@1"]
-        assert receipt_of(run, "main/rounds/001/train-improve-00")["ingredients"]["config"]
-        (started,) = [record["run"] for record in records(fragment) if "run" in record]
-        assert started.get("sweep_id", "sweep1") == "sweep1"
-        assert "run_group" not in started
+        assert str(values["sample.temperature"]) in str(receipt_of(run, "main/rounds/001/sample-wave-00"))
+        started = run_record(fragment)
+        assert (started["sweep_id"], started.get("run_group")) == ("sweep1", None)

@@ -103,6 +103,17 @@ def test_survivors_and_adapters_are_artifacts_with_their_hashes_and_their_lineag
     assert len(server.operations) == asked, "an attempt with nothing new says nothing"
 
 
+def test_an_upload_that_takes_its_time_is_waited_for(tmp_path, server):
+    run = MadeRun(tmp_path)
+    run.round(1)
+    server.seconds_per_file = 2.5
+    tracker_of(tmp_path, mode="online", committed=run.rows, artifacts=("adapters",), table_rows=0).close()
+    assert server.artifact("a-run-main-adapter:round-1")["state"] == "COMMITTED"
+    asked = len(server.operations)
+    tracker_of(tmp_path, mode="online", committed=run.rows, artifacts=("adapters",), table_rows=0).close()
+    assert len(server.operations) == asked
+
+
 def test_only_the_artifacts_that_are_asked_for_are_uploaded(tmp_path, server):
     run = MadeRun(tmp_path)
     for number in (1, 2):
@@ -177,7 +188,45 @@ def test_after_an_outage_in_the_middle_the_next_attempt_sends_what_is_missing(tm
 
 
 @pytest.mark.slow  # W&B sends points every 15 s
-def test_an_arm_that_begins_in_an_outage_has_all_in_an_offline_fragment(tmp_path, server):
+def test_an_arm_that_begins_in_an_outage_waits_for_its_end(tmp_path, server):
+    run = MadeRun(tmp_path)
+    tracker = tracker_of(tmp_path, mode="online")
+    tracker.log(rows_of(0)[:-1])
+    wait_for(lambda: RUN_ID in server.runs and len(server.runs[RUN_ID]["lines"]) == 4)
+    server.die()
+    run.round(1, arm=CONTROL)
+    tracker.log([*rows_of(0)[-1:], *run.rows, alarm(1, arm=CONTROL)])
+    time.sleep(2)
+    server.revive()
+    tracker.close()
+    assert server.points(RUN_ID) == points_of([0])
+    assert server.points(OF_CONTROL) == sorted([*points_of_control([0]), *numbers_of(run, CONTROL)])
+    assert server.tables(OF_CONTROL) == [("tables/kept", 1), ("tables/rejected", 1)]
+    assert len(server.alerts) == 1
+    assert server.artifact(f"a-run-{CONTROL}-adapter:round-1")["state"] == "COMMITTED"
+
+
+@pytest.mark.slow
+def test_an_arm_that_begins_in_an_outage_is_mirrored_by_the_next_attempt(tmp_path, server):
+    warnings: list[str] = []
+    tracker = tracker_of(tmp_path, mode="online", warnings=warnings)
+    tracker.log(rows_of(0)[:-1])
+    wait_for(lambda: RUN_ID in server.runs and len(server.runs[RUN_ID]["lines"]) == 4)
+    server.hang()
+    tracker.log(rows_of(0)[-1:])
+    time.sleep(1)
+    mirror = Path(f"/proc/{tracker.mirrors[0].pid}/stat")
+    tracker.close()
+    wait_for(lambda: not mirror.exists() or "Z" in mirror.read_text().split(")")[-1], seconds=60)
+    assert len(warnings) == 1
+    server.revive()
+    tracker_of(tmp_path, mode="online", committed=rows_of(0)).close()
+    assert server.points(RUN_ID) == points_of([0])
+    assert server.points(OF_CONTROL) == points_of_control([0])
+
+
+@pytest.mark.slow
+def test_an_arm_that_the_server_will_not_have_is_mirrored_offline_with_all_the_others(tmp_path, server):
     warnings: list[str] = []
     tracker = tracker_of(tmp_path, mode="online", warnings=warnings)
     tracker.log(rows_of(0)[:-1])

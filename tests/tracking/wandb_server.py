@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +27,7 @@ class WandbServer:
         self.places: set[str] = set()
         self.unknown: list[str] = []
         self.behaviour = "answer"
+        self.seconds_per_file = 0.0
         self._released = threading.Event()
         self._lock = threading.RLock()
         self._http = self._listen(0)
@@ -372,6 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif place.endswith("/file_stream"):
             self.fake.stream(place.split("/")[-2], json.loads(body))
         elif place.startswith("/storage/") and self.command == "PUT":
+            time.sleep(self.fake.seconds_per_file)
             self.fake.files[place.removeprefix("/storage/")] = body
         elif place.startswith("/storage/"):
             self._send_bytes(200, self.fake.files[place.removeprefix("/storage/")])
