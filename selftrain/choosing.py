@@ -92,7 +92,7 @@ class Choosing:
         return grouped(drawn, by_id(self.prompts_of(arm, round_number)), judged)
 
     def _asked(self, arm: Arm, round_number: int) -> Sequence[Prompt]:
-        """The prompts that main's examples of the round come from: with a growing buffer, those of all rounds so far."""
+        """The prompts that main's examples of the round come from: with a growing buffer, of all rounds."""
         first = 1 if arm.config.select.buffer == "append" else round_number
         rounds = [self.prompts_of(arm, number) for number in range(first, round_number + 1)]
         return list({one.id: one for of_round in rounds for one in of_round}.values())
