@@ -133,13 +133,15 @@ class Upload:
     def advance(self) -> bool:
         """Start it, or wait a second for it.
 
-        Raises FileNotFoundError where a file is gone, and what wandb raises when it takes longer than a slow line would.
+        Raises FileNotFoundError where a file is gone, and what wandb raises when the server does not take it, or takes
+        longer than a slow line would; after that it can be started again.
         """
         if self._waiting is None:
             self._waiting = self._start()
         self._waiting.join(1.0)
         if self._error is not None:
-            raise self._error
+            error, self._error, self._waiting = self._error, None, None
+            raise error
         return not self._waiting.is_alive()
 
     def _start(self) -> Thread:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from reading import history
 from rows import CANARY, CONTROL, RUN_ID, alarm, points_of, points_of_control, rows_of, summary, tracker_of, wait_for
 
 from selftrain.config import TrackConfig
@@ -68,6 +69,7 @@ def trackio(*arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_trackio_has_every_arm_as_a_run_of_its_own_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio-home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
@@ -176,8 +178,6 @@ def test_wandb_and_another_tracker_run_beside_each_other(tmp_path, broken):
     tracker = tracker_of(tmp_path, also=("dvclive",), warnings=warnings)
     tracker.log(rows_of(0))
     tracker.close()
-    from reading import history
-
     assert history(tmp_path) == points_of([0])
     assert len(warnings) == 1
     assert RUN_ID in str(list((tmp_path / "wandb").iterdir()))

@@ -114,6 +114,18 @@ def test_an_upload_that_takes_its_time_is_waited_for(tmp_path, server):
     assert len(server.operations) == asked
 
 
+def test_an_upload_that_fails_at_first_is_tried_again_at_the_end(tmp_path, server):
+    run = MadeRun(tmp_path)
+    run.round(1)
+    server.failing.add("CreateArtifact")
+    tracker = tracker_of(tmp_path, mode="online", committed=run.rows, artifacts=("adapters",), table_rows=0)
+    log = tmp_path / "logs" / "attempt_1" / "wandb.log"
+    wait_for(lambda: "train-improve-00 failed" in log.read_text(), seconds=60)
+    server.failing.clear()
+    tracker.close()
+    assert server.artifact("a-run-main-adapter:round-1")["state"] == "COMMITTED"
+
+
 def test_only_the_artifacts_that_are_asked_for_are_uploaded(tmp_path, server):
     run = MadeRun(tmp_path)
     for number in (1, 2):

@@ -28,6 +28,7 @@ class WandbServer:
         self.unknown: list[str] = []
         self.behaviour = "answer"
         self.seconds_per_file = 0.0
+        self.failing: set[str] = set()
         self._released = threading.Event()
         self._lock = threading.RLock()
         self._http = self._listen(0)
@@ -370,6 +371,9 @@ class _Handler(BaseHTTPRequestHandler):
         if place == "/graphql":
             asked = json.loads(body)
             operation = asked.get("operationName") or asked["query"].split("(")[0].split("{")[0].split()[-1]
+            if operation in self.fake.failing:
+                self._send(400, {"errors": [{"message": "not today"}]})
+                return
             data = {"data": self.fake.graphql(operation, asked["query"], asked.get("variables") or {})}
         elif place.endswith("/file_stream"):
             self.fake.stream(place.split("/")[-2], json.loads(body))
