@@ -65,6 +65,9 @@ class Choosing:
             survivors = buffer(new, before, arm.config.select.buffer)
             rejected = [{"candidate_id": one, "why": why} for one, why in sorted(chosen.reasons.items())]
             files = self._publish_survivors(arm, round_number, survivors, rejected, fingerprint)
+            asked = f"{arm.folder(round_number)}/survivors/improve-00/prompts.jsonl"  # for who reads what was rejected
+            rows = [{"prompt_id": name, "text": text} for name, text in sorted(texts.items())]
+            files[asked] = write_jsonl(self.run.path / asked, rows)
             sampled = scored[0].metrics
             metrics = chosen.metrics | round_metrics.of_selection(
                 [(one.candidate, one.score) for one in chosen.kept],

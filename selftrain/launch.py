@@ -28,6 +28,7 @@ from selftrain.phases import Phases
 from selftrain.preflight import check, check_references, digests, prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import digest
+from selftrain.reporting.plan import SECRET
 from selftrain.reporting.terminal import Terminal
 from selftrain.rooms import Rooms
 from selftrain.store import RunDirectory, disk_errors, publish_bytes
@@ -59,6 +60,8 @@ def run_recipe(
         if not seeds:
             one_run(world, composed, runs_dir=runs_dir, fork=fork)
             return
+        if tracking.sweep_trial(os.environ) is not None:
+            raise ConfigError("a trial of a sweep is one run; make seed a parameter of the sweep instead of --seeds")
         if composed.origins.get("seed") == "command line":
             raise ConfigError("seed= and --seeds say different things; leave one of them out")
         if fork is not None:
@@ -252,14 +255,23 @@ def _attempt_log(run: RunDirectory, world: World) -> Iterator[Path]:
 def _shown(config: Config) -> dict[str, Any]:
     shown = {name: getattr(config, name).model_dump(mode="json", by_alias=True) for name in SHOWN_SECTIONS}
     shown["sample"].pop("params")
+    shown["evaluate"].pop("retention_scorers")
+    for name in ("lora", "sft"):  # free tables, which may hold a token for the hub
+        shown["train"][name] = {key: value for key, value in shown["train"][name].items() if not SECRET.search(key)}
     return {
         "name": config.name,
         "seed": config.seed,
         "rounds": config.rounds,
-        "arms": [one.name for one in config.arms],
+        "arms": {one.name: _shown_overrides(one.overrides) for one in config.arms},
         "scorers": [one.name for one in config.score.scorers],
         **shown,
     }
+
+
+def _shown_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's own knobs, but for those of plug-ins and free tables."""
+    hidden = ("score", "sample.params", "train.lora", "train.sft")
+    return {key: value for key, value in overrides.items() if not key.startswith(hidden)}
 
 
 def _link_best(run: RunDirectory, adapter: str | None) -> None:

@@ -9,6 +9,7 @@ from rows import CONTROL, RUN_ID, MadeRun, alarm, points_of, points_of_control, 
 
 from selftrain.config import WandbConfig
 from selftrain.tracking import Ledger
+from selftrain.tracking.following import Mirrored
 from selftrain.tracking.wandb_mirror import WandbMirror, fragments
 
 
@@ -95,7 +96,7 @@ def test_a_server_that_is_gone_at_the_end_is_not_waited_for(tmp_path, server):
     warnings = []
     tracker = tracker_of(tmp_path, mode="online", warnings=warnings)
     tracker.log(rows_of(0))
-    wait_for(lambda: RUN_ID in server.runs and f"{RUN_ID}-{CONTROL}" in server.runs)
+    wait_for(lambda: len(Mirrored(tmp_path / "wandb" / "mirrored.json").open) == 2)
     server.die()
     started = time.monotonic()
     tracker.close()
