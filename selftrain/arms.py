@@ -30,6 +30,11 @@ class Arm:
         """The kind of control (a name of `config.ARMS`), or None for an arm that does what its knobs say."""
         return self.settings.name if self.settings is not None and self.settings.is_control else None
 
+    @property
+    def source(self) -> Arm:
+        """The arm whose candidates and policies it goes on from: itself, or main for the one-round diagnostic."""
+        return self.main if self.control == "random_selection_shared" and self.main is not None else self
+
     def key(self, round_number: int, name: str) -> str:
         """The name of a phase's receipt in the run directory."""
         return f"arms/{self.name}/rounds/{round_number:03d}/{name}"

@@ -11,12 +11,12 @@ from selftrain import prompts as prompt_room
 from selftrain.arms import Arm
 from selftrain.commits import Commits, Made, Task
 from selftrain.config import SelectConfig, one, resolved
-from selftrain.drawing import grouped
+from selftrain.drawing import read_groups
 from selftrain.errors import PhaseError
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.measuring import by_id
 from selftrain.prompts import PromptSets
-from selftrain.records import Candidate, Group, Prompt, Receipt, Score, Survivor, seed_from
+from selftrain.records import Group, Prompt, Receipt, Survivor, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.demonstrations import demonstrations, words_of
@@ -43,8 +43,7 @@ class Choosing:
         main = controls.of_main(arm, round_number, "select-improve-00")
         earlier = None
         if scored is not None and arm.config.select.buffer == "append" and round_number > 1:
-            shares = arm.control == "random_selection_shared" and arm.main is not None
-            earlier = (arm.main if shares and arm.main else arm).at(round_number - 1, "select-improve-00")
+            earlier = arm.source.at(round_number - 1, "select-improve-00")
         inputs = {"candidates": scored[0].output, "scores": scored[1].output} if scored is not None else {}
         inputs |= {"control": str(arm.control), "main": main.output} if main is not None else {}
         inputs |= {"earlier": earlier.output} if earlier is not None else {}
@@ -90,9 +89,7 @@ class Choosing:
 
     def groups(self, arm: Arm, round_number: int, candidates: Receipt, scores: Sequence[Path]) -> list[Group]:
         """The round's candidates with their scores, by prompt."""
-        drawn = [one for path in self.run.tables(candidates) for one in tables.read(path, Candidate)]
-        judged = {one.candidate_id: one for path in scores for one in tables.read(path, Score)}
-        return grouped(drawn, by_id(self.prompts_of(arm, round_number)), judged)
+        return read_groups(self.run.tables(candidates), scores, by_id(self.prompts_of(arm, round_number)))
 
     def _asked(self, arm: Arm, round_number: int) -> Sequence[Prompt]:
         """The prompts that main's examples of the round come from: with a growing buffer, of all rounds."""

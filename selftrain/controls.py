@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from selftrain.arms import Arm
 from selftrain.config import SelectConfig, TrainConfig
+from selftrain.fingerprints import DEMONSTRATED
 from selftrain.records import Receipt
-
-FROM_DEMONSTRATIONS = ("seed_only", "gold")
 
 
 def of_main(arm: Arm, round_number: int, name: str) -> Receipt | None:
@@ -22,7 +21,7 @@ def of_main(arm: Arm, round_number: int, name: str) -> Receipt | None:
 
 def samples(arm: Arm) -> bool:
     """Whether the arm draws candidates of its own at all."""
-    return arm.control not in ("random_selection_shared", *FROM_DEMONSTRATIONS)
+    return arm.source is arm and arm.control not in DEMONSTRATED
 
 
 def select_knobs(arm: Arm, knobs: SelectConfig, main: Receipt | None) -> SelectConfig:

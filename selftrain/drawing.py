@@ -151,6 +151,13 @@ def _refuse(counts: Sequence[Unscored], max_unscored_rate: float) -> None:
         )
 
 
+def read_groups(drawn: Iterable[Path], judged: Iterable[Path], prompts: Mapping[str, Prompt]) -> list[Group]:
+    """The candidates of some tables with their scores, by prompt."""
+    candidates = (one for path in drawn for one in tables.read(path, Candidate))
+    scores = {one.candidate_id: one for path in judged for one in tables.read(path, Score)}
+    return grouped(candidates, prompts, scores)
+
+
 def grouped(
     candidates: Iterable[Candidate], prompts: Mapping[str, Prompt], scores: Mapping[str, Score] | None = None
 ) -> list[Group]:

@@ -58,7 +58,7 @@ def rounds_of(config: Config, arm: Arm) -> Iterable[int]:
     if arm.main is None:
         return range(1, config.rounds + 1)
     rounds = range(1, max(arm.main.policies) + 1)
-    if arm.control == "random_selection_shared":
+    if arm.source is arm.main:
         return [number for number in rounds if is_measured(arm, number)]
     return rounds
 
@@ -73,8 +73,7 @@ def built_upon(config: Config, arm: Arm, round_number: int) -> Policy:
         number = round_number - 1
     else:
         number = decisions.current_round(deciding, config.stop.max_regression)
-    shares_start = arm.control == "random_selection_shared" and arm.main is not None
-    return arm.main.policies[number] if shares_start and arm.main is not None else arm.policies[number]
+    return arm.source.policies[number]
 
 
 def start_of(config: Config, arm: Arm, round_number: int) -> Policy:
@@ -88,8 +87,7 @@ def start_of(config: Config, arm: Arm, round_number: int) -> Policy:
     if init_from == "previous":
         return built_upon(config, arm, round_number)
     deciding = [one for one in (arm.main or arm).reports_in_order() if one.round < round_number]
-    owner = arm.main if arm.control == "random_selection_shared" and arm.main is not None else arm
-    return owner.policies[decisions.best_round(deciding)]
+    return arm.source.policies[decisions.best_round(deciding)]
 
 
 def is_measured(arm: Arm, round_number: int) -> bool:

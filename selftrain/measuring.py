@@ -15,15 +15,15 @@ from selftrain import tables
 from selftrain.arms import Arm
 from selftrain.commits import Commits, Made, Task
 from selftrain.config import Config
-from selftrain.drawing import Drawing, grouped
+from selftrain.drawing import Drawing, read_groups
 from selftrain.evaluation import metrics as measured
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.planning import Draw, for_pass_at_k, greedy
 from selftrain.prompts import PromptSet, PromptSets
-from selftrain.records import Candidate, Outcome, Policy, Prompt, Receipt, Report, SamplingParameters, Score, digest
+from selftrain.records import Candidate, Outcome, Policy, Prompt, Receipt, Report, SamplingParameters, digest
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
-from selftrain.store import file_sha256, write_jsonl
+from selftrain.store import write_jsonl
 
 if TYPE_CHECKING:
     from selftrain.scoring.combined import CombinedScorer
@@ -138,11 +138,12 @@ class Measuring:
                 written = self.drawing.judge(paths, scorer, known, judged, fingerprint, display, rate)
                 if not self.commits.world.is_first:
                     continue
-                candidates, groups = self._read(drawn, written, known)
+                groups = read_groups(paths, [self.commits.run.path / path for path in written], known)
+                candidates = [one for group in groups for one in group.candidates]
                 outcomes = round_metrics.outcomes(groups, greedy=kind != "sampled")
                 table = f"{folder}/{name}/outcomes.parquet"
                 files[table] = tables.write(self.commits.run.path / table, outcomes, Outcome, fingerprint=fingerprint)
-                files |= {path: file_sha256(self.commits.run.path / path) for path in [*drawn, *written]}
+                files |= self.commits.run.hashes([*drawn, *written])
                 metrics |= self._figures(kind, name, candidates, outcomes)
                 metrics |= self.drift(policy, candidates, "evaluate/sampled") if kind == "sampled" else {}
             if not self.commits.world.is_first:
@@ -164,14 +165,6 @@ class Measuring:
         files = self.commits.run.verified(receipt)
         found = {name: next(one for one in files if one.match(f"{name}/outcomes.parquet")) for name in sets}
         return {name: tuple(tables.read(path, Outcome)) for name, path in found.items()}
-
-    def _read(
-        self, drawn: Sequence[str], written: Sequence[str], known: Mapping[str, Prompt]
-    ) -> tuple[list[Candidate], list]:  # type: ignore[type-arg]
-        path = self.commits.run.path
-        candidates = [one for name in drawn for one in tables.read(path / name, Candidate)]
-        scores = {one.candidate_id: one for name in written for one in tables.read(path / name, Score)}
-        return candidates, grouped(candidates, known, scores)
 
     def _figures(self, kind: str, name: str, candidates: list[Candidate], outcomes: list[Outcome]) -> dict[str, float]:
         knobs, seed = self.config.evaluate, self.config.seed

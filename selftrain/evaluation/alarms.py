@@ -27,6 +27,8 @@ _NO_KL = 1e-3
 _ROUNDING = 1e-9
 _Z = 1.96
 _NONE: Metrics = {}
+# Rules that take the policy of a round for the one that the next round samples from.
+_IN_ORDER = ("memorising", "entropy_collapse", "kl_jump")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,15 @@ def raised(rounds: Rounds, config: AlarmsConfig, *, arm_is_main: bool = True) ->
     """The alarms of the last of the rounds, in the order of ALARM_NAMES, without those that are off.
 
     `rounds[r]` holds all metrics of round r of one arm. An arm beside main is not held to `kept_precision`: controls
-    keep wrong candidates on purpose.
+    keep wrong candidates on purpose. Once a round went on from an earlier policy than the last (`sample/policy_round`),
+    the rules that compare one round's policy with the next say nothing more.
     """
     if not rounds:
         return []
     last = max(rounds)
+    in_order = all(of.get("sample/policy_round", number - 1) == number - 1 for number, of in rounds.items())
     watched = [name for name in RULES if name not in config.off and (arm_is_main or name != "kept_precision")]
-    found = [(name, RULES[name](rounds, last, config)) for name in watched]
+    found = [(name, RULES[name](rounds, last, config)) for name in watched if in_order or name not in _IN_ORDER]
     return [Alarm(name, last, words) for name, words in found if words is not None]
 
 

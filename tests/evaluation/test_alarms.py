@@ -423,3 +423,10 @@ def test_a_last_round_that_chance_makes_worse_is_no_alarm() -> None:
         QUICKSTART, **{"score/pass@4": 0.70, ACCEPTANCE: 0.62, HELD_OUT: 0.70, "evaluate/trained_gap": 0.34}
     )
     assert names(unlucky) == []
+
+
+def test_rules_that_follow_one_policy_into_the_next_round_are_silent_after_a_fallback() -> None:
+    jumping = {1: {KL: 0.01}, 2: {KL: 0.2}, 3: {KL: 0.9}}
+    assert names(jumping) == ["kl_jump"]
+    assert names({**jumping, 3: {KL: 0.9, "sample/policy_round": 2.0}}) == ["kl_jump"]
+    assert names({**jumping, 3: {KL: 0.9, "sample/policy_round": 1.0}}) == []

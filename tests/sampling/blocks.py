@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
+from peft import LoraConfig, get_peft_model
+
+from selftrain.models import Bench, adapter_digest, write_probe
 from selftrain.records import Block, Digest, Message, Policy, Prompt, SamplingParameters, seed_from
 from selftrain.sampling import Sampler
 
 BASE = Policy(model="tiny", adapter=None, round=0, digest=Digest("base"))
+
+
+def save_adapter(bench: Bench, folder: Path, seed: int) -> Policy:
+    """A policy with an adapter of its own, far enough from the base model to be told from it."""
+    torch.manual_seed(seed)
+    model = get_peft_model(bench.unmount(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(folder)
+    write_probe(folder, model, bench)
+    bench.unmount()
+    return Policy(model="tiny", adapter=str(folder), round=1, digest=adapter_digest(folder))
 
 
 def chat(*questions: str) -> list[Prompt]:

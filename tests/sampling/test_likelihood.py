@@ -6,15 +6,13 @@ from random import Random
 
 import pytest
 import torch
-from blocks import BASE, block_of, chat
-from peft import LoraConfig, get_peft_model
+from blocks import BASE, block_of, chat, save_adapter
 from tiny_models import build_model
 
 from selftrain.config import ModelConfig, SampleConfig
 from selftrain.errors import DataError, PhaseError
-from selftrain.models import Bench, adapter_digest, likelihood, write_probe
+from selftrain.models import Bench, likelihood
 from selftrain.models.likelihood import encode_text, token_logprobs
-from selftrain.records import Policy
 from selftrain.sampling.transformers_engine import TransformersSampler
 
 QUESTIONS = chat("1 + 2 =", "what is 10 + 20 ?", "the quick brown fox jumps over the lazy dog", "7")
@@ -23,23 +21,10 @@ SEQUENCES = [[RNG.randrange(3, 300) for _ in range(length)] for length in (2, 9,
 STARTS = [1, 1, 8, 30, 2, 24, 150, 4]
 
 
-def trained(bench: Bench, folder: Path) -> Policy:
-    torch.manual_seed(1)
-    model = get_peft_model(bench.unmount(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    model.save_pretrained(folder)
-    write_probe(folder, model, bench)
-    bench.unmount()
-    return Policy(model="tiny", adapter=str(folder), round=1, digest=adapter_digest(folder))
-
-
 @pytest.mark.parametrize("shared", [0, 4])
 def test_a_policy_reads_its_own_candidates_as_it_sampled_them(chat_folder: Path, tmp_path: Path, shared: int) -> None:
     bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
-    policies = [BASE, trained(bench, tmp_path / "adapter")]
+    policies = [BASE, save_adapter(bench, tmp_path / "adapter", 1)]
     sampler = TransformersSampler(SampleConfig(), lambda: bench, Path())
     read = []
     for policy in policies:
@@ -168,7 +153,7 @@ def test_a_sequence_longer_than_the_context_is_refused(chat_bench: Bench) -> Non
 
 def test_another_adapter_than_the_policys_is_not_read_with(chat_folder: Path, tmp_path: Path) -> None:
     bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
-    policy = trained(bench, tmp_path / "adapter")
+    policy = save_adapter(bench, tmp_path / "adapter", 1)
     probe = tmp_path / "adapter" / "probe.json"
     probe.write_text(probe.read_text().replace("-", ""))
     with pytest.raises(PhaseError, match="not the trained policy"):

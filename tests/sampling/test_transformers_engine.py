@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from blocks import BASE, block_of, chat, plain
-from peft import LoraConfig, get_peft_model
+from blocks import BASE, block_of, chat, plain, save_adapter
 from tiny_models import build_model
 
 from selftrain.config import ModelConfig, SampleConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
-from selftrain.models import Bench, adapter_digest, write_probe
-from selftrain.records import Candidate, Policy, Prompt
+from selftrain.models import Bench
+from selftrain.records import Candidate, Prompt
 from selftrain.sampling.transformers_engine import TransformersSampler
 
 RAGGED = ("1 + 2 =", "what is 10 + 20 ?", "the quick brown fox jumps over the lazy dog", "7")
@@ -196,19 +195,6 @@ def test_a_policy_of_nans_fails_the_phase(tmp_path: Path) -> None:
 def test_engine_parameters_are_refused(chat_bench: Bench) -> None:
     with pytest.raises(ConfigError, match="takes none"):
         sampler_of(chat_bench, params={"function": "x.py:f"})
-
-
-def save_adapter(bench: Bench, folder: Path, seed: int) -> Policy:
-    torch.manual_seed(seed)
-    model = get_peft_model(bench.unmount(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    model.save_pretrained(folder)
-    write_probe(folder, model, bench)
-    bench.unmount()
-    return Policy(model="tiny", adapter=str(folder), round=1, digest=adapter_digest(folder))
 
 
 def test_candidates_are_of_the_blocks_policy_whatever_was_sampled_before(chat_folder: Path, tmp_path: Path) -> None:
