@@ -28,8 +28,8 @@ check: $(READY)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the quick start against a hand-written loop of the same work
-	$(BIN)/python benchmarks/quickstart_vs_handwritten.py
+bench: $(READY)  ## a round of the quick start against the same round written by hand
+	$(BIN)/python benchmarks/round_short.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import DataError
+from selftrain.errors import ConfigError, DataError
 from selftrain.records import Digest, canonical_json
 
 WEIGHTS = "adapter_model.safetensors"
@@ -21,6 +21,9 @@ CONFIG = "adapter_config.json"
 _SETS = ("target_modules", "exclude_modules")
 _NOT_THE_POLICY = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping")
 _CHUNK = 1 << 20
+# These inits write into the base model's weights, which other rounds and the sampler share; also when such an adapter
+# is loaded again.
+INITS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 def adapter_digest(folder: Path) -> Digest:
@@ -42,6 +45,38 @@ def canonicalise_adapter(folder: Path) -> None:
     """Rewrite the config in its one form: keys sorted, sets sorted. Raises DataError for a config that is none."""
     text = json.dumps(_read_config(folder), indent=2, sort_keys=True, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def check_lora(folder: Path) -> dict[str, Any]:
+    """The config of an adapter that was trained elsewhere. ConfigError unless it is a LoRA of a language model, in
+    safetensors, that leaves the base model's own weights alone."""
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(
+            f"model.adapter: {folder} is no adapter folder (it has no {CONFIG}); give one that PEFT saved, or "
+            "runs/NAME/best"
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise ConfigError(
+            f"model.adapter: {folder} has no {WEIGHTS}; only safetensors are read: save the adapter again"
+        )
+    try:
+        config = _read_config(folder)
+    except DataError as error:
+        raise ConfigError(f"model.adapter: {error}") from None
+    kind = config.get("peft_type")
+    init = str(config.get("init_lora_weights", "")).lower()
+    refused = {
+        f"its type is {kind}, and only LORA adapters can be gone on with": kind != "LORA",
+        f"it was made for the task {config.get('task_type')}, not CAUSAL_LM": config.get("task_type")
+        not in (None, "CAUSAL_LM"),
+        f"its init_lora_weights {init!r} changes the base model's weights": init.startswith(INITS_THAT_CHANGE_THE_BASE),
+        f"its bias {config.get('bias')!r} changes the base model's own biases": config.get("bias", "none") != "none",
+        "its layer_replication changes the base model's layers": bool(config.get("layer_replication")),
+    }
+    for why, applies in refused.items():
+        if applies:
+            raise ConfigError(f"model.adapter: the adapter in {folder} cannot be used: {why}; give another adapter")
+    return config
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -43,6 +43,10 @@ class Arm:
         """The round's folder, relative to the run directory."""
         return f"arms/{self.name}/rounds/{round_number:03d}"
 
+    def adapter(self, round_number: int) -> str:
+        """The folder of the adapter that the round trains, relative to the run directory."""
+        return f"{self.folder(round_number)}/adapter/improve-00"
+
     def latest(self) -> Policy:
         """The policy of the last finished round."""
         return self.policies[max(self.policies)]

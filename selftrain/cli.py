@@ -88,22 +88,59 @@ def _seeds(text: str) -> list[int]:
 
 
 @app.command()
-def plan(recipe: Recipe, overrides: Overrides = None, layers: Layers = None) -> None:
-    """Show the resolved configuration, where each value comes from, and what each round will do."""
+def plan(recipe: Recipe, overrides: Overrides = None, layers: Layers = None, runs_dir: RunsDir = Path("runs")) -> None:
+    """Show the resolved configuration, where each value comes from, what each round will do, and what it will take."""
     from selftrain.outlook import show_plan
 
-    show_plan(recipe, layers=layers or [], overrides=overrides or [])
+    show_plan(recipe, layers=layers or [], overrides=overrides or [], runs_dir=runs_dir)
 
 
 @app.command()
 def status(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
+    seconds: Annotated[float, typer.Argument(help="With --watch: between looks.", min=0.1)] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again for as long as the run works.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same as data, with every metric; with --watch a line per change.")
+    ] = False,
 ) -> None:
-    """Show how far a run is, and its numbers so far."""
+    """Show how far a run is, its numbers so far, and what it weighs."""
     from selftrain.outlook import show_status
 
-    show_status(run, as_json=as_json)
+    show_status(run, as_json=as_json, every=seconds if watch else None)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    round_number: Annotated[
+        int | None, typer.Option("--round", help="The prompts and candidates of that round.", metavar="N", min=1)
+    ] = None,
+    arm: Annotated[str, typer.Option(help="Of which arm.")] = "main",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Every candidate of one prompt, by its id or part of its text.", metavar="ID|TEXT", show_default=False
+        ),
+    ] = None,
+    kept: Annotated[bool, typer.Option("--kept", help="Only candidates that were trained on.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only candidates that were not.")] = False,
+    limit: Annotated[int, typer.Option(help="So many candidates of each kind.", metavar="K", min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
+) -> None:
+    """Look into a run: what was asked, what was answered, what was kept, and why the rest was not."""
+    from selftrain.showing import show_run
+
+    show_run(
+        run,
+        arm=arm,
+        round_number=round_number,
+        prompt=prompt,
+        kept=kept,
+        rejected=rejected,
+        limit=limit,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -137,6 +174,90 @@ def recipes(as_json: Annotated[bool, typer.Option("--json", help="The same as da
         return
     for name, path in found.items():
         typer.echo(f"{name:24} {path}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new recipe's folder.", show_default=False)],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows: a file, a folder, a hub id, reasoning_gym:TASK or FILE.py:FUNCTION; of a hub data set also "
+            "ID,subset=S,split=P. Without any, an example is written.",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="The column that is asked.", metavar="NAME")] = None,
+    reference_column: Annotated[
+        str | None, typer.Option(help="The column with the known answer; none: there is none.", metavar="NAME")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Makes the prompt from columns: '{question} Answer:'", metavar="TEXT")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id, folder, .gguf file or package:NAME/FILE.  [default: the quick start's]", metavar="M"
+        ),
+    ] = None,
+    prompt_format: Annotated[
+        str | None, typer.Option("--format", help="chat, or text for base models.", metavar="FORMAT")
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym, or function (writes "
+            "verify.py).",
+            metavar="KIND",
+        ),
+    ] = None,
+    validate: Annotated[str | None, typer.Option(help="Held-out rows that decide.", metavar="SOURCE")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Held-out rows to report on; split=test: of --data.", metavar="SOURCE")
+    ] = None,
+    holdout: Annotated[
+        int | None,
+        typer.Option(help="Rows of --data for each held-out set not named; 0: none.  [default: up to 100]", min=0),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run.  [default: the folder's]", metavar="NAME")] = None,
+    thinking: Annotated[
+        bool, typer.Option("--thinking", help="The model reasons in <think>...</think> first.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of a recipe that is there.")] = False,
+) -> None:
+    """Write a new recipe: looks at the data, chooses columns and a scorer, and says why. Asks on a terminal."""
+    from selftrain.beginning import Wishes, begin
+
+    wishes = Wishes(
+        data=data,
+        prompt_column=prompt_column,
+        reference_column=reference_column,
+        template=template,
+        model=model,
+        format=prompt_format,
+        scorer=scorer,
+        validate=validate,
+        test=test,
+        holdout=holdout,
+        name=name,
+        thinking=thinking,
+    )
+    begin(folder, wishes, force=force)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Also check this recipe: its name, folder or YAML file.", show_default=False),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
+) -> None:
+    """Look at this machine: what a run needs, what is missing, and what mends it."""
+    from selftrain.doctor import show_doctor
+
+    raise typer.Exit(show_doctor(recipe, runs_dir=runs_dir, as_json=as_json))
 
 
 def main() -> None:

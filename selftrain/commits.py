@@ -8,16 +8,17 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from selftrain.arms import Arm
 from selftrain.compose import differences, versions
 from selftrain.fingerprints import Fingerprints, refusal
 from selftrain.history import History
-from selftrain.records import Receipt, digest
+from selftrain.records import Policy, Receipt, digest
 from selftrain.reporting.terminal import Phase, Terminal
-from selftrain.store import RunDirectory, output_digest
+from selftrain.store import RunDirectory, is_pruned, output_digest
 from selftrain.tracking import Tracker
 from selftrain.world import World
 
@@ -36,7 +37,8 @@ class Made:
 class Task:
     """A phase to be done: its place, what it is made from, and the words for its progress. `name` names its receipt.
 
-    `everywhere`: every rank takes part in the work; otherwise the first rank does it alone.
+    `everywhere`: every rank takes part in the work; otherwise the first rank does it alone. `policies`: those whose
+    adapters the work reads.
     """
 
     arm: Arm
@@ -47,6 +49,7 @@ class Task:
     total: int = 0
     unit: str = "candidates"
     everywhere: bool = False
+    policies: tuple[Policy, ...] = ()
 
     @property
     def key(self) -> str:
@@ -64,6 +67,8 @@ class Commits:
     terminal: Terminal
     tracker: Tracker
     history: History
+    remakes: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """By the folder of an adapter: what trains it again, on every rank."""
 
     def once(self, task: Task, make: Callable[[str, Phase], Made | None]) -> Receipt:
         """The task's receipt: the committed one, or that of doing the work now, told to the terminal.
@@ -77,6 +82,8 @@ class Commits:
                 self.terminal.kept(task.phase, arm=task.arm.name, round=task.round_number)
             return receipt
         self.world.check()
+        for policy in task.policies:
+            self.bring_back(policy)
         started = time.monotonic()
         fingerprint = digest(self._ingredients(task))
         made = None
@@ -137,6 +144,14 @@ class Commits:
         task.arm.receipts[task.key] = receipt
         self.tracker.log(self.history.rows([receipt]))
         return receipt
+
+    def bring_back(self, policy: Policy) -> None:
+        """Have the policy's adapter on disk: one that was removed on purpose is trained again."""
+        make = self.remakes.get(policy.adapter or "")
+        if make is not None:
+            folder = Path(str(policy.adapter))
+            if self.world.from_first(lambda: is_pruned(folder), f"whether {folder} is there"):
+                make()
 
     def fingerprint_of_answers(self, task: Task) -> str:
         """Of an evaluation's answers, which do not depend on what scores them."""

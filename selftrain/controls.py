@@ -4,6 +4,17 @@ random_selection         its own candidates; survivors drawn at random, whatever
 random_selection_shared  main's candidates and main's start in one round: a diagnostic of that round's filter
 no_filter                its own candidates, every finished one
 seed_only, gold          demonstrations: prompts.seed_data, or the references of the round's prompts
+
+What a control leaves out is what is put to the test: the rule, and `select.filters`, which may look at values and
+answers or work out themselves what is right. What cannot know that applies to main and to a control that draws alike:
+the reason why a candidate ended, its length, equal texts, and the cap per prompt. A filter on its own is tested by an
+arm: `unfiltered: {select.filters: []}`.
+
+Buffers reach over rounds in a control as they do in main, over its own survivors. None of them looks at values there:
+`best_per_prompt` draws instead in an arm that draws, and is `append` for `no_filter`, which keeps all. A buffer that
+goes by prompt may come out larger or smaller than main's; an arm that draws then takes as many examples as main has
+(`selection.buffers.as_many`), and says so where it cannot. `select.mix_seed_data` mixes in the same share where there
+are candidates, and what trains on demonstrations alone has as many of its own.
 """
 
 from __future__ import annotations
@@ -25,13 +36,15 @@ def samples(arm: Arm) -> bool:
 
 
 def select_knobs(arm: Arm, knobs: SelectConfig, main: Receipt | None) -> SelectConfig:
-    """How the arm selects in a round whose knobs these are; `main` is main's selection."""
+    """How the arm selects in a round whose knobs these are; `main` is main's selection. None: by its own knobs."""
     if main is None:
         return knobs
     if arm.control == "no_filter":
-        return knobs.model_copy(update={"rule": "all", "dedup": "none", "max_per_prompt": None, "min_survivors": 0})
+        buffer = "append" if knobs.buffer == "best_per_prompt" else knobs.buffer
+        everything = {"rule": "all", "dedup": "none", "max_per_prompt": None, "buffer": buffer}
+        return knobs.model_copy(update={**everything, "filters": (), "min_survivors": 0})
     count = int(main.metrics["select/kept"])
-    return knobs.model_copy(update={"rule": "random", "count": count, "min_survivors": 0})
+    return knobs.model_copy(update={"rule": "random", "count": count, "filters": (), "min_survivors": 0})
 
 
 def train_knobs(arm: Arm, knobs: TrainConfig, main: Receipt | None) -> TrainConfig:

@@ -6,6 +6,7 @@ and the choice of what a fork may keep.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from selftrain.store import RunDirectory, publish_bytes
 
 GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
 SAMPLED_KNOBS = (*GREEDY_KNOBS, "num_samples", "ks", "temperature", "top_p", "drift_candidates")
-OF_MODEL = ("model", "runs_on")
+OF_MODEL = ("model", "runs_on", "adapter")
 # The arms that train on demonstrations, and the digest that stands for those.
 DEMONSTRATED = {"seed_only": "seed_data", "gold": "completions"}
 
@@ -103,6 +104,7 @@ class Parts:
         self._prompts = prompts
         self._plugins = _sources(config.score.scorers, folder)
         self._retention_plugins = _sources(config.evaluate.retention_scorers, folder)
+        self._filters = {name: plugins.source_digest(name, folder) for name in config.select.filters}
         function = config.sample.params.get("function")
         self._engine_source = plugins.source_digest(function, folder) if isinstance(function, str) else None
 
@@ -125,8 +127,14 @@ class Parts:
 
     def _model(self) -> dict[str, Any]:
         model = self._config.model.model_dump(mode="json")
-        # Not the path: the content's digest is an input of its own, so a moved folder changes nothing.
-        return {key: model[key] for key in ("dtype", "attn_implementation", "device", "trust_remote_code")}
+        # Not the paths: the content's digests are inputs of their own, so a moved folder changes nothing.
+        names = ("dtype", "quantization", "attn_implementation", "device", "trust_remote_code")
+        return {**{name: model[name] for name in names}, **self._speaking()}
+
+    def _speaking(self) -> dict[str, Any]:
+        """How messages become prompts, and where answers begin."""
+        model = self._config.model.model_dump(mode="json")
+        return {name: model[name] for name in ("chat_template_kwargs", "thinking")}
 
     def _engine(self) -> dict[str, Any]:
         sample = self._config.sample.model_dump(mode="json")
@@ -144,8 +152,20 @@ class Parts:
             "model": self._model(),
             "engine_source": self._engine_source,
             "sample": fingerprinted(self._config.sample, round_number),
-            "prompts": {"train": self._prompts["train"], "format": self._config.prompts.format, "per_round": per_round},
+            "prompts": {
+                "train": self._prompts["train"],
+                "format": self._config.prompts.format,
+                "per_round": per_round,
+                **self._mix(per_round),
+            },
         }
+
+    def _mix(self, per_round: Sequence[Any]) -> dict[str, Any]:
+        """What shares a round's prompts out among tasks: their weights, as pairs, for ties go by their order."""
+        mix = self._config.prompts.train.mix
+        if mix is None or all(one == "all" for one in per_round):
+            return {}
+        return {"weights": [[task, source.weight] for task, source in mix.items()]}
 
     def _score(self, round_number: int) -> dict[str, Any]:
         return {**self._scoring(), "prompts": {"train": self._prompts["train"]}}
@@ -154,7 +174,11 @@ class Parts:
         return {"score": fingerprinted(self._config.score), "sources": self._plugins}
 
     def _select(self, round_number: int) -> dict[str, Any]:
-        return {"seed": self._config.seed, "select": fingerprinted(self._config.select, round_number)}
+        select = fingerprinted(self._config.select, round_number)
+        part = {"seed": self._config.seed, "select": select}
+        part |= {"filters": self._filters} if self._filters else {}
+        # What an arm without knobs of its own demonstrates takes the place of this.
+        return part | ({"demonstrations": self.demonstrations("seed_data")} if select["mix_seed_data"] else {})
 
     def _train(self, round_number: int) -> dict[str, Any]:
         return {
@@ -185,7 +209,7 @@ class Parts:
         """What an arm trains on that does not sample, and what ends an answer."""
         sample = self._config.sample
         ends = {"stop_strings": list(sample.stop_strings), "stop_token_ids": list(sample.stop_token_ids)}
-        return {**ends, "format": self._config.prompts.format, name: self._prompts.get(name)}
+        return {**ends, **self._speaking(), "format": self._config.prompts.format, name: self._prompts.get(name)}
 
     def _evaluate_sampled(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")
@@ -202,8 +226,16 @@ class Parts:
 
 
 def _sources(scorers: Iterable[ScorerConfig], folder: Path) -> dict[str, str]:
+    """What the scorers read beside their params: the source of functions, and the content of schemas in files."""
+    scorers = tuple(scorers)
     names = [one.name for one in scorers if plugins.is_reference(one.name)]
-    return {name: plugins.source_digest(name, folder) for name in names}
+    of_json = [one for one in scorers if one.name == "json_schema"]
+    schemas = [one.params["schema"] for one in of_json if isinstance(one.params.get("schema"), str)]
+    files = {name: folder / name for name in schemas if (folder / name).is_file()}
+    return {
+        **{name: plugins.source_digest(name, folder) for name in names},
+        **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+    }
 
 
 def _policy_is_kept(receipt: Receipt, known: Collection[str], kept: Collection[str]) -> bool:
@@ -225,9 +257,12 @@ def refusal(key: str, changed: Sequence[str], where: Path) -> ConfigError:
 
 
 def fork(source: RunDirectory, target: RunDirectory, receipts: Sequence[Receipt]) -> None:
-    """Copy committed phases to another run directory, whose lock is held; those that are there already stay."""
+    """Copy committed phases to another run directory, whose lock is held; those that are there already stay.
+
+    An adapter that was removed on purpose is not there either, and is trained again where the fork needs it.
+    """
     for receipt in receipts:
         if target.receipt(receipt.key) is None:
-            for path in source.verified(receipt):
+            for path in source.present(receipt):
                 publish_bytes(target.path / path.relative_to(source.path), path.read_bytes())
             target.commit(receipt)

@@ -279,7 +279,7 @@ def _link_best(run: RunDirectory, adapter: str | None) -> None:
     link = run.path / "best"
     with disk_errors(link):
         link.unlink(missing_ok=True)
-        if adapter is not None:
+        if adapter is not None and Path(adapter).resolve().is_relative_to(run.path.resolve()):  # else model.adapter
             link.symlink_to(Path(adapter).resolve().relative_to(run.path.resolve()))
 
 

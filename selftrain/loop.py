@@ -23,6 +23,8 @@ def run_arms(config: Config, phases: Phases) -> list[Arm]:
     for arm in arms_of(config):
         train_rounds(config, arm, phases)
         arms.append(arm)
+    phases.keeping.at_end(arms)
+    phases.commits.bring_back(best_policy(arms[0]))
     return arms
 
 
@@ -44,6 +46,7 @@ def train_rounds(config: Config, arm: Arm, phases: Phases) -> Policy:
         measure(config, arm, phases, round_number)
         if phases.finish_round(arm, round_number, seconds=time.monotonic() - started, busy_before=busy):
             phases.terminal.round_table(arm.name, round_number, list(round_rows(arm, round_number)))
+        phases.keeping.after_round(arm, round_number)
         if should_stop(config, arm, phases, round_number):
             break
     measure_last(config, arm, phases)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from selftrain import prompts as prompt_room
@@ -18,9 +19,10 @@ from selftrain.config import Config
 from selftrain.drawing import Drawing, read_groups
 from selftrain.evaluation import metrics as measured
 from selftrain.evaluation import rounds as round_metrics
+from selftrain.evaluation import tasks as task_metrics
 from selftrain.planning import Draw, for_pass_at_k, greedy
 from selftrain.prompts import PromptSet, PromptSets
-from selftrain.records import Candidate, Outcome, Policy, Prompt, Receipt, Report, SamplingParameters, digest
+from selftrain.records import Candidate, Group, Outcome, Policy, Prompt, Receipt, Report, SamplingParameters, digest
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.store import write_jsonl
@@ -68,18 +70,19 @@ class Measuring:
         inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         if round_number:
             inputs["before"] = arm.at(0, "evaluate-retention").output
-        task = Task(arm, round_number, "evaluate-retention", "evaluate-retention", inputs, len(kept.texts), "texts")
+        name, total = "evaluate-retention", len(kept.texts)
+        task = Task(arm, round_number, name, name, inputs, total, "texts", policies=(policy,))
         receipt = self.commits.once(task, lambda fingerprint, display: self._read_texts(task, policy, display))
         return Report(arm.name, round_number, receipt.metrics, {})
 
     def drift(self, policy: Policy, candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
-        """KL to the base model over some of the policy's own candidates; nothing where no model is loaded."""
+        """KL to the policy of round 0 over some of the policy's own candidates; nothing where no model is loaded."""
         limit = self.config.evaluate.drift_candidates
         if not self.rooms.needs_model() or not limit or self.config.sample.engine == "scripted":
             return {}
         chosen = sorted(candidates, key=lambda one: one.id)[:limit]
         own = [one.logprobs for one in chosen]
-        if policy.adapter is None:
+        if policy.digest == self.rooms.base_policy.digest:
             return round_metrics.of_drift(own, own, prefix)
         from selftrain.models.likelihood import token_logprobs
 
@@ -104,7 +107,7 @@ class Measuring:
     ) -> Task:
         inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         total = 2 * sum(len(one.prompts) for one in sets.values()) * num_candidates
-        return Task(arm, round_number, phase, phase, inputs, total, "answers", everywhere=True)
+        return Task(arm, round_number, phase, phase, inputs, total, "answers", everywhere=True, policies=(policy,))
 
     def _answer(
         self,
@@ -144,7 +147,9 @@ class Measuring:
                 table = f"{folder}/{name}/outcomes.parquet"
                 files[table] = tables.write(self.commits.run.path / table, outcomes, Outcome, fingerprint=fingerprint)
                 files |= self.commits.run.hashes([*drawn, *written])
-                metrics |= self._figures(kind, name, candidates, outcomes)
+                metrics |= self._figures(kind, name, groups)
+                metrics |= task_metrics.of_sets(name, groups, partial(self._figures, kind))
+                metrics |= round_metrics.of_reasoning(candidates, f"evaluate/{name}") if kind == "greedy" else {}
                 metrics |= self.drift(policy, candidates, "evaluate/sampled") if kind == "sampled" else {}
             if not self.commits.world.is_first:
                 return None
@@ -152,10 +157,8 @@ class Measuring:
             seconds = self.drawing.busy_seconds - busy
             metrics |= round_metrics.gap(metrics)
             metrics[f"{part}/tokens_per_second"] = (self.drawing.drawn_tokens - tokens) / seconds if seconds else 0.0
-            rates = [
-                (key.removeprefix("evaluate/"), value) for key, value in metrics.items() if key.endswith("/pass@1")
-            ]
-            display.done(*(f"{key.replace('/', ' ')} {value:.1%}" for key, value in rates))
+            rates = {name: metrics[key] for name in sets if (key := f"evaluate/{name}/pass@1") in metrics}
+            display.done(*(f"{name} pass@1 {rate:.1%}" for name, rate in rates.items()))
             return Made(files, sum(len(one.prompts) for one in sets.values()), metrics)
 
         receipt = self.commits.once(task, make)
@@ -166,13 +169,15 @@ class Measuring:
         found = {name: next(one for one in files if one.match(f"{name}/outcomes.parquet")) for name in sets}
         return {name: tuple(tables.read(path, Outcome)) for name, path in found.items()}
 
-    def _figures(self, kind: str, name: str, candidates: list[Candidate], outcomes: list[Outcome]) -> dict[str, float]:
+    def _figures(self, kind: str, name: str, groups: Sequence[Group]) -> dict[str, float]:
+        """The metrics of a set, or of one of its tasks."""
+        outcomes = round_metrics.outcomes(groups, greedy=kind != "sampled")
         knobs, seed = self.config.evaluate, self.config.seed
         if kind == "sampled":
             return round_metrics.of_sampled_answers(
                 name, outcomes, knobs.ks, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
             )
-        truncated = sum(one.finish_reason == "length" for one in candidates)
+        truncated = sum(one.finish_reason == "length" for group in groups for one in group.candidates)
         return measured.summarise(
             name, outcomes, truncated=truncated, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
         )
@@ -199,6 +204,9 @@ class Measuring:
         knobs = self.config.evaluate
         metrics = round_metrics.of_texts(
             read, before, confidence=knobs.confidence, resamples=knobs.resamples, seed=self.config.seed
+        )
+        metrics |= task_metrics.of_texts(
+            kept.tasks, read, before, confidence=knobs.confidence, resamples=knobs.resamples, seed=self.config.seed
         )
         name = f"{task.arm.folder(task.round_number)}/evaluation/retention/{TEXTS_FILE}"
         rows = [{"text": text, "logprobs": row} for text, row in zip(kept.texts, read, strict=True)]

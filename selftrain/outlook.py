@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain import controls
+from selftrain import advice, controls
 from selftrain import prompts as prompt_room
 from selftrain.arms import Arm, arms_of, names_round
 from selftrain.compose import compose, leaves
-from selftrain.config import ARMS, ArmConfig, Config, at_round, is_schedule
+from selftrain.config import ARMS, ArmConfig, Config, at_round
+from selftrain.disk import weight
 from selftrain.errors import ConfigError
+from selftrain.estimates.whole import estimate, work_rows
+from selftrain.estimates.whole import rows as estimate_rows
 from selftrain.parsing import parse
 from selftrain.preflight import check, prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import Report
+from selftrain.reporting.inert import inert
+from selftrain.rooms import notes_on_model
 from selftrain.store import RunDirectory
 
 if TYPE_CHECKING:
-    from selftrain.reporting.tables import RoundRow
+    from selftrain.reporting.tables import Line, RoundRow
 
 PHASE_FILES = {
     "sample": "sample-wave-00",
@@ -32,8 +39,9 @@ PHASE_FILES = {
 }
 
 
-def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str]) -> None:
-    """Print the resolved configuration with origins, then what each round will do."""
+def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path) -> None:
+    """Print the resolved configuration with origins, what each round will do, and what the run will take."""
+    from selftrain.reporting import estimates as page
     from selftrain.reporting.plan import render
 
     composed = compose(recipe, layers=layers, overrides=overrides)
@@ -42,7 +50,11 @@ def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str]) -
     values = config.model_dump(mode="json", by_alias=True)
     origins = composed.origins
     rows = [(key, value, _origin(key, origins)) for key, value in leaves(values)]
-    print(render(rows, list(steps(config, prompts))))
+    found = estimate(composed, prompts, runs_dir)
+    notes = [one.words for one in advice.notes(config, prompts)]
+    notes += [*found.notes(), *notes_on_model(config, composed.folder)]
+    print(render(rows, [*steps(config, prompts), *(f"note: {words}" for words in notes)]))
+    print(f"\n{page.render(work_rows(found), list(estimate_rows(found)), list(found.does_not_fit()))}")
 
 
 def _origin(key: str, origins: Any) -> str | None:
@@ -68,25 +80,12 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         yield f"{which}: {what}; {evaluation}"
     for arm in config.arms:
         yield _arm_words(arm)
-    yield from _left_unused(config, prompts)
     if "validate" in prompts.held_out():
         yield "validate decides which round is best; test is only reported"
     elif prompts.held_out():
         yield "no prompts.validate: the last round is the headline, and nothing is chosen"
     else:
         yield "no held-out prompts: nothing is evaluated, and the last round's policy is the result"
-
-
-def _left_unused(config: Config, prompts: PromptSets) -> Iterator[str]:
-    """What the config says and no round does."""
-    for name in ("prompts", "sample", "select", "train"):
-        section = getattr(config, name)
-        for knob, values in section:
-            if is_schedule(section, knob) and isinstance(values, tuple) and len(values) > config.rounds:
-                yield f"note: {name}.{knob} has {len(values)} values for {config.rounds} rounds; the rest is not used"
-    wanted, there = at_round(config.prompts, 1)["per_round"], len(prompts.train.prompts)
-    if wanted != "all" and wanted > there:
-        yield f"note: prompts.per_round is {wanted}, and there are {there} training prompts: a round asks them all"
 
 
 def _arm_words(arm: ArmConfig) -> str:
@@ -127,33 +126,59 @@ def _evaluation(config: Config, prompts: PromptSets, number: int) -> str:
     return text
 
 
-def show_status(path: Path, *, as_json: bool) -> None:
-    """Print how far a run is. Raises ConfigError if the folder is no run."""
-    from selftrain.reporting.status import render
+def show_status(path: Path, *, as_json: bool, every: float | None = None) -> None:
+    """Print how far a run is; with `every`, again after so many seconds for as long as a process works on it.
+
+    On a terminal the page is refreshed in place; elsewhere, and as JSON (then one line each), it is printed whenever
+    something changed. Raises ConfigError if the folder is no run.
+    """
     from selftrain.reporting.terminal import Terminal
 
-    data = status_of(path)
-    if as_json:
-        print(json.dumps(data, indent=1))
-        return
     terminal = Terminal()
-    terminal.info(render(data))
+    if every is None:
+        print(json.dumps(status_of(path), indent=1)) if as_json else terminal.page(_page(path, status_of(path)))
+        return
+    shown = None
+    with suppress(KeyboardInterrupt), terminal.in_place() as show:
+        while True:
+            data = status_of(path)
+            # What a run weighs grows all the time; a change is a phase, a holder, an end.
+            seen = {key: value for key, value in data.items() if key != "disk"}
+            if as_json and seen != shown:
+                print(json.dumps(data), flush=True)
+            elif not as_json and (terminal.is_tty or seen != shown):
+                show(_page(path, data))
+            shown = seen
+            if data["state"] != "running":
+                return
+            time.sleep(every)
+
+
+def _page(path: Path, data: Mapping[str, Any]) -> list[Line]:
+    from selftrain.reporting.status import render
+    from selftrain.reporting.tables import Line
+
     verdict = path / "verdict.json"
-    said: dict[str, Any] = json.loads(verdict.read_text()) if verdict.exists() else {"lines": [], "best_round": -1}
-    terminal.final(list(_rows(path, said["best_round"])), said["lines"], [])
+    said: list[str] = json.loads(verdict.read_text())["lines"] if verdict.exists() else []
+    lines = render(data, round_rows_of(path))
+    return lines + [Line("")] * bool(said) + [Line(inert(sentence), "head") for sentence in said]
 
 
-def _rows(path: Path, best: int) -> Iterator[RoundRow]:
-    """The table of rounds as far as they are committed; `best` is main's promoted round."""
+def round_rows_of(path: Path) -> list[RoundRow]:
+    """The table of rounds as far as they are committed, with the best one marked once the run has its verdict."""
     from selftrain.summaries import round_row
 
+    verdict = path / "verdict.json"
+    best = json.loads(verdict.read_text())["best_round"] if verdict.exists() else -1
     receipts = RunDirectory(path).receipts()
+    rows = []
     for arm in arms_of(parse(json.loads((path / "config.json").read_text())["config"])):
         arm.receipts |= {one.key: one for one in receipts if one.arm == arm.name}
         measured = [one for one in receipts if one.arm == arm.name and one.phase == "evaluate"]
         arm.reports |= {one.round: Report(arm.name, one.round, one.metrics, {}) for one in measured}
-        for number in sorted({one.round for one in arm.receipts.values()}):
-            yield round_row(arm, number, best)
+        numbers = sorted({one.round for one in arm.receipts.values()})
+        rows += [round_row(arm, number, best) for number in numbers]
+    return rows
 
 
 def status_of(path: Path) -> dict[str, Any]:
@@ -177,6 +202,7 @@ def status_of(path: Path) -> dict[str, Any]:
         reports,
         holder=Holder(int(held[1]), held[2]) if held else None,
         stopped=f"a stop rule ended it after round {last}" if finished else None,
+        disk=weight(path),
     )
 
 
@@ -202,9 +228,9 @@ def _phases_of(config: Config, arm: Arm, number: int, committed: Collection[str]
     for phase, name in in_round:
         if is_main or not is_over or arm.key(number, name) in committed:
             yield phase, name
-    if config.prompts.validate_ is None and config.prompts.test is None:
-        return
-    names = {"evaluate": "all", "evaluate-sampled": config.evaluate.sampled_rounds}
+    names: dict[str, Any] = {}
+    if config.prompts.validate_ is not None or config.prompts.test is not None:
+        names |= {"evaluate": "all", "evaluate-sampled": config.evaluate.sampled_rounds}
     if config.prompts.retention is not None:
         names["evaluate-retention"] = config.evaluate.retention_rounds
     for phase, rounds in names.items():

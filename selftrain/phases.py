@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from selftrain import controls, tables
 from selftrain.adapters import adapter_digest
@@ -21,12 +22,15 @@ from selftrain.drawing import Drawing
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.evaluation.alarms import Alarm, raised
 from selftrain.history import ALARMS_FILE, STEPS_FILE
+from selftrain.keeping import Keeping
 from selftrain.measuring import Measuring, by_id
 from selftrain.planning import Draw, for_training
 from selftrain.prompts import PromptSets
-from selftrain.records import Candidate, Digest, Policy, Receipt, Survivor, seed_from
+from selftrain.pruning import put_back
+from selftrain.records import Candidate, Digest, Policy, Receipt, Survivor, Training, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
+from selftrain.scoring import logged_metrics
 from selftrain.store import TEMPORARY, disk_errors, publish_folder, read_jsonl, write_jsonl
 
 SOLVED_FILE = "solved.jsonl"
@@ -46,6 +50,7 @@ class Phases:
         self._drawing = Drawing(commits.run.path, commits.world, seed=config.seed)
         self._choosing = Choosing(rooms, prompts, commits)
         self.measuring = Measuring(config, rooms, prompts, commits, self._drawing)
+        self.keeping = Keeping(config, commits)
         self._training_seconds = 0.0
 
     # The phases
@@ -90,7 +95,7 @@ class Phases:
 
         inputs = {"policy": policy.digest, **self.rooms.model_inputs}
         total = len(draw.prompts) * draw.num_candidates
-        task = Task(arm, round_number, "sample", "sample-wave-00", inputs, total, everywhere=True)
+        task = Task(arm, round_number, "sample", "sample-wave-00", inputs, total, everywhere=True, policies=(policy,))
         return self.commits.once(task, make)
 
     def score(self, arm: Arm, round_number: int, candidates: Receipt) -> Receipt:
@@ -110,7 +115,7 @@ class Phases:
             if not self.world.is_first:
                 return None
             groups = self._choosing.groups(arm, round_number, candidates, [self.run.path / name for name in written])
-            metrics = round_metrics.of_scoring(groups, self._solved_before(earlier))
+            metrics = logged_metrics(groups) | round_metrics.of_scoring(groups, self._solved_before(earlier))
             solved = [{"prompt_id": key, "solved": value} for key, value in round_metrics.solved(groups).items()]
             files = self.run.hashes(written)
             files[f"{folder}/{SOLVED_FILE}"] = write_jsonl(self.run.path / folder / SOLVED_FILE, solved)
@@ -126,8 +131,7 @@ class Phases:
 
     def train(self, arm: Arm, round_number: int, survivors: Receipt, *, start: Policy, otherwise: Policy) -> Policy:
         """Fine-tune on the survivors from `start`. Without any, the round's policy is `otherwise`."""
-        folder = f"{arm.folder(round_number)}/adapter/improve-00"
-        work = self.run.path / arm.folder(round_number) / ".work-train-00"
+        folder = arm.adapter(round_number)
         main = controls.of_main(arm, round_number, "train-improve-00")
         knobs = controls.train_knobs(arm, resolved(arm.config.train, round_number), main)
         skipped = survivors.rows == 0 or knobs.steps == 0
@@ -137,48 +141,77 @@ class Phases:
                 why = "main trained on nothing" if survivors.rows else "no survivors"
                 display.done(f"{why}, so no training; the policy stays as it is")
                 return Made({}, 0, {"train/skipped": 1.0, "train/steps": 0.0}, otherwise.digest)
-            examples = tables.read(self.run.tables(survivors)[0], Survivor)
-            out = self.run.path / folder
-            temporary = out.parent / f"{TEMPORARY}{out.name}"
-            if self.world.is_first:
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir(parents=True)
-            self.world.barrier(f"the folder for {folder}")
-            with disk_errors(out):
-                done = self.rooms.of_arm(arm).trainer.train(
-                    examples,
-                    start=start,
-                    out=temporary,
-                    work=work,
-                    config=knobs,
-                    seed=seed_from(self.config.seed, arm.name, round_number, "train") % 2**31,
-                    should_stop=self.world.asked_to_stop,
-                    on_step=lambda row: display.advance(1),
-                    world=self.world,
-                )
-            self._training_seconds += done.metrics.get("train/training_seconds", 0.0)
-            display.done(f"{len(examples):,} examples, loss {done.metrics['train/loss']:.3f}")
+            done, temporary = self._fit(arm, round_number, survivors, start, knobs, display)
             speed = _rate(done.metrics["train/tokens"], done.metrics["train/training_seconds"])
             metrics = {**done.metrics, "train/skipped": 0.0, "train/tokens_per_second": speed}
             if not self.world.is_first:
-                return Made({}, len(examples), metrics)
-            steps = f"{folder}{STEPS_FILE}"
+                return Made({}, survivors.rows, metrics)
+            steps, out = f"{folder}{STEPS_FILE}", self.run.path / folder
             files = {f"{folder}/{name}": sha256 for name, sha256 in publish_folder(temporary, out).items()}
             files[steps] = write_jsonl(self.run.path / steps, done.steps)
-            return Made(files, len(examples), metrics, adapter_digest(out))
+            return Made(files, survivors.rows, metrics, adapter_digest(out))
 
         inputs = {"survivors": survivors.output, "start": start.digest, **self.rooms.model_inputs}
         inputs |= {"steps": str(knobs.steps)} if main is not None else {}
         inputs |= {"kept": otherwise.digest} if skipped else {}
         total = _num_steps(knobs, survivors.rows)
-        task = Task(arm, round_number, "train", "train-improve-00", inputs, total, "steps", everywhere=True)
+        task = Task(
+            arm, round_number, "train", "train-improve-00", inputs, total, "steps", everywhere=True, policies=(start,)
+        )
         receipt = self.commits.once(task, make)
-        if self.world.is_first:
-            shutil.rmtree(work, ignore_errors=True)  # checkpoints, of no use once the adapter is committed
+        self._drop_checkpoints(arm, round_number)
         if not receipt.files:
             return replace(otherwise, round=round_number)
+
+        def make_again() -> None:
+            self.commits.bring_back(start)
+            self.terminal.info(
+                f"{arm.name} · round {round_number}: its adapter, removed by keep: best_and_last, is needed again: "
+                "training it once more from its survivors"
+            )
+            with self.terminal.phase("train", total, "steps", arm=arm.name, round=round_number) as display:
+                _, temporary = self._fit(arm, round_number, survivors, start, knobs, display)
+            self.world.from_first(lambda: put_back(self.run, receipt, temporary, folder), f"putting {folder} back")
+            self._drop_checkpoints(arm, round_number)
+
+        if receipt.arm == arm.name:
+            self.commits.remakes[str(self.run.path / folder)] = make_again
         adapter = next(name for name in receipt.files if name.endswith(STEPS_FILE)).removesuffix(STEPS_FILE)
         return Policy(start.model, str(self.run.path / adapter), round_number, Digest(receipt.output))
+
+    def _fit(
+        self, arm: Arm, round_number: int, survivors: Receipt, start: Policy, knobs: TrainConfig, display: Phase
+    ) -> tuple[Training, Path]:
+        """Train into a hidden folder, on every rank; that folder is to be published."""
+        examples = tables.read(self.run.tables(survivors)[0], Survivor)
+        out = self.run.path / arm.adapter(round_number)
+        temporary = out.parent / f"{TEMPORARY}{out.name}"
+        if self.world.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self.world.barrier(f"the folder for {out}")
+        with disk_errors(out):
+            done = self.rooms.of_arm(arm).trainer.train(
+                examples,
+                start=start,
+                out=temporary,
+                work=self._work(arm, round_number),
+                config=knobs,
+                seed=seed_from(self.config.seed, arm.name, round_number, "train") % 2**31,
+                should_stop=self.world.asked_to_stop,
+                on_step=lambda row: display.advance(1),
+                world=self.world,
+            )
+        self._training_seconds += done.metrics.get("train/training_seconds", 0.0)
+        display.done(f"{len(examples):,} examples, loss {done.metrics['train/loss']:.3f}")
+        return done, temporary
+
+    def _work(self, arm: Arm, round_number: int) -> Path:
+        return self.run.path / arm.folder(round_number) / ".work-train-00"
+
+    def _drop_checkpoints(self, arm: Arm, round_number: int) -> None:
+        if self.world.is_first:  # of no use once the adapter is committed
+            shutil.rmtree(self._work(arm, round_number), ignore_errors=True)
 
     def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> bool:
         """Commit the round's alarms and what it cost beside the phases' work; False if that was done before."""

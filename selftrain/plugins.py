@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +51,43 @@ def source_file(reference: str, base: Path) -> Path:
             f"{reference}: there is no module {place!r}; install it, or give a file: path/to/file.py:function"
         )
     return Path(spec.origin)
+
+
+def require_function(reference: str, base: Path) -> None:
+    """See that the plug-in's source defines its function, without running it.
+
+    Raises ConfigError if there is no such file or function, DataError if the source is no Python. A name that only
+    running the module can tell of (`from x import *`, a module that is no source) is taken to be there.
+    """
+    path, (_, name) = source_file(reference, base), split(reference)
+    if path.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{reference}: {path}{_line_in(path, error)} is no Python: {error}") from None
+    defined = set(_defined(tree.body))
+    if not defined & {name, "*", "__getattr__"}:
+        known = ", ".join(sorted(one for one in defined if not one.startswith("_")))
+        raise ConfigError(f"{reference}: {path} defines no function {name!r}; it has: {known or 'none'}")
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[str]:
+    """The names that a module's statements define at its top level, also inside `if`, `try`, `with` and loops."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from (
+                one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
+            )
+        for inside in ("body", "orelse", "finalbody"):
+            yield from _defined(getattr(node, inside, []))
+        for handler in getattr(node, "handlers", []):
+            yield from _defined(handler.body)
 
 
 def source_digest(reference: str, base: Path) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from selftrain import advice, inspection, sampling, scoring, tracking, training
 from selftrain import prompts as prompt_room
-from selftrain import sampling, scoring, tracking, training
 from selftrain.arms import arms_of
 from selftrain.compose import Composed
 from selftrain.config import Config, config_of_arm
@@ -11,19 +11,26 @@ from selftrain.errors import ConfigError
 from selftrain.fingerprints import Fingerprints
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.records import digest
-from selftrain.rooms import Rooms
+from selftrain.rooms import Rooms, check_model
+from selftrain.selection import filters
 from selftrain.selection.demonstrations import num_without_answer
 
 
 def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
-    """Check plug-ins, pass-through tables, shares of ranks, and prompts; return the prompts, and the fingerprints."""
+    """Check plug-ins, pass-through tables, shares of ranks, prompts, and what cannot work; return the prompts, and the
+    fingerprints."""
     config = composed.config
     for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
         sampling.check(one.sample)
-        scoring.check(one.score)
+        scoring.check(one.score, composed.folder)
+        filters.check(one.select, composed.folder)
         training.check(one.train, ranks=ranks)
+        check_model(one, composed.folder)
+    scoring.check_scorers(config.evaluate.retention_scorers, composed.folder)
     tracking.check(config.track)
+    inspection.check(config, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
+    advice.refuse(config, prompts)
     wants_gold = any(arm.name == "gold" for arm in config.arms)
     if wants_gold and num_without_answer(prompts.train.prompts) == len(prompts.train.prompts):
         raise ConfigError(

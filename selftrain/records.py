@@ -41,7 +41,7 @@ class Prompt:
 
     `id` hashes the content without the reference; `identity` is what makes two prompts the same problem across sets
     (the id, unless the data names something wider: `a + b` and `b + a`). `completion` is a known good answer in full,
-    where the data has one.
+    where the data has one. `task` is the name in a mix of several.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Prompt:
     reference: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     completion: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,9 @@ class Candidate:
     `completion_token_ids` include the stop token, or the tokens that complete the stop string; `text`, which is what
     scorers see, excludes them. `logprobs[t]` is the natural log-probability of `completion_token_ids[t]` under the
     raw policy (temperature 1, no truncation of the vocabulary), as `logprobs_of` says. `entropy` is the mean over the
-    completion's tokens of the entropy, in nats, of that same distribution over the whole vocabulary.
+    completion's tokens of the entropy, in nats, of that same distribution over the whole vocabulary. `reasoning` is
+    what a thinking model wrote before its answer, between the tags; `text` is what follows, and the first
+    `reasoning_tokens` of the completion are not it (0: no reasoning).
     """
 
     id: str
@@ -119,11 +122,17 @@ class Candidate:
     logprobs: tuple[float, ...]
     logprobs_of: str = "temperature=1"
     entropy: float = 0.0
+    reasoning: str | None = None
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a scorer says of a candidate. `value=None` is unscored: never counted wrong, never selected."""
+    """What a scorer says of a candidate. `value=None` is unscored: never counted wrong, never selected.
+
+    `parts` has the value of each scorer that judges this prompt's task: None where it could not judge, or was not asked
+    because a gate had decided. `extras` is what reward functions logged of the candidate, as plain JSON data by name.
+    """
 
     candidate_id: str
     value: float | None
@@ -132,6 +141,7 @@ class Score:
     explanation: str | None = None
     parts: Mapping[str, float | None] = field(default_factory=dict)
     error: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,8 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Survivor:
     """One training example: `token_ids` are the sampled prompt and completion ids, `label_mask[t]` says whether
-    token t is trained on. `prompt_text` and `text` are for people; training reads the ids alone."""
+    token t is trained on. `prompt_text` and `text` are for people; training reads the ids alone. `value` is the
+    candidate's score, None for a demonstration."""
 
     candidate_id: str
     prompt_id: str
@@ -157,6 +168,7 @@ class Survivor:
     why: str
     prompt_text: str
     text: str
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

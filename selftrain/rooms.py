@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain import sampling, scoring, training
+from selftrain.adapters import adapter_digest, check_lora
 from selftrain.arms import Arm
 from selftrain.config import Config
+from selftrain.errors import ConfigError
 from selftrain.records import Policy, digest
+from selftrain.selection import filters
+from selftrain.training.fields import check_shape
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
     from selftrain.scoring.combined import CombinedScorer
+    from selftrain.selection.filters import Filter
+
+
+def adapter_folder(name: str, folder: Path) -> Path:
+    """Where `model.adapter` is: relative to the recipe's folder, or else to where the command runs. ConfigError: there
+    is no such folder."""
+    for place in (folder / name, Path(name).expanduser()):
+        if place.is_dir():
+            return place.resolve()
+    raise ConfigError(f"model.adapter: {name!r} is no folder (looked in {folder.resolve()} and here); correct the path")
+
+
+def check_model(config: Config, folder: Path) -> None:
+    """ConfigError for a `model.adapter` that is no LoRA, or that `train.lora` contradicts. Imports nothing heavy."""
+    if config.model.adapter is not None:
+        check_shape(config.train.lora, check_lora(adapter_folder(config.model.adapter, folder)))
+
+
+def notes_on_model(config: Config, folder: Path) -> Iterator[str]:
+    """What to know about the model before a run is started, one line each. Imports nothing heavy."""
+    if config.model.adapter is not None:
+        base = check_lora(adapter_folder(config.model.adapter, folder)).get("base_model_name_or_path")
+        if base and Path(base).name != Path(config.model.path).name:
+            yield f"model.adapter was trained on {base}, and model.path is {config.model.path}"
+    if config.model.quantization is not None and not _has_gpu_driver():
+        yield (
+            f"model.quantization {config.model.quantization} needs a GPU, and this machine has none: a run would not "
+            "start here"
+        )
+
+
+def _has_gpu_driver() -> bool:
+    for library in ("libcuda.so.1", "libamdhip64.so"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 class Rooms:
@@ -43,11 +88,19 @@ class Rooms:
             return self._main.bench
         from selftrain.models import Bench
 
-        config = self._config.model
+        config, adapter = self._config.model, self._adapter
         beside = self._folder / config.path
         if beside.exists():  # like every path of a recipe, relative to its folder
             config = config.model_copy(update={"path": str(beside)})
-        return Bench(config)
+        return Bench(config.model_copy(update={"adapter": None if adapter is None else str(adapter)}))
+
+    @cached_property
+    def _adapter(self) -> Path | None:
+        """The folder of `model.adapter`. A link is followed once: `runs/NAME/best` may point elsewhere tomorrow."""
+        if self._main is not None:
+            return self._main._adapter
+        name = self._config.model.adapter
+        return None if name is None else adapter_folder(name, self._folder)
 
     def needs_model(self) -> bool:
         """Whether any room of this run loads a model at all."""
@@ -62,22 +115,31 @@ class Rooms:
     def model_inputs(self) -> dict[str, str]:
         """What of the model enters fingerprints: its content, and the kind of device and numbers it is run with."""
         on = f"{self.bench.device.type} {self.bench.dtype}" if self.needs_model() else "none"
-        return {"model": self.model_digest, "runs_on": on}
+        found: dict[str, str] = {"model": self.model_digest, "runs_on": on}
+        return found if self._adapter is None else {**found, "adapter": adapter_digest(self._adapter)}
 
     @cached_property
     def base_policy(self) -> Policy:
-        """The policy of round 0: the base model without an adapter."""
-        return Policy(model=self._config.model.path, adapter=None, round=0, digest=digest(["base", self.model_digest]))
+        """The policy of round 0: the base model, with `model.adapter` on it if there is one."""
+        path, adapter = self._config.model.path, self._adapter
+        if adapter is None:
+            return Policy(model=path, adapter=None, round=0, digest=digest(["base", self.model_digest]))
+        return Policy(model=path, adapter=str(adapter), round=0, digest=adapter_digest(adapter))
 
     @cached_property
     def sampler(self) -> sampling.Sampler:
         """Draws candidates."""
-        return sampling.build(self._config.sample, lambda: self.bench, self._folder)
+        return sampling.build(self._config.sample, lambda: self.bench, self._folder, self._config.model.thinking)
 
     @cached_property
     def scorer(self) -> CombinedScorer:
         """Judges them."""
         return scoring.build(self._config.score, self._folder)
+
+    @cached_property
+    def filters(self) -> tuple[Filter, ...]:
+        """The functions of `select.filters`, loaded."""
+        return filters.load(self._config.select, self._folder)
 
     @cached_property
     def retention_scorer(self) -> CombinedScorer:

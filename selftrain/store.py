@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def note_of(folder: Path) -> Path:
+    """Where it is written that a published folder was removed on purpose: beside it, `improve-00.pruned.json`."""
+    return folder.with_name(f"{folder.name}.pruned.json")
+
+
+def is_pruned(folder: Path) -> bool:
+    """Whether the folder was removed on purpose (`selftrain.pruning`), not lost."""
+    return note_of(folder).exists()
+
+
 class RunDirectory:
     """One run's directory. Reading needs no lock; `lock()` is for the one process that writes."""
 
@@ -220,6 +230,11 @@ class RunDirectory:
         paths = []
         for name, expected in receipt.files.items():
             path = self.path / name
+            if is_pruned(path.parent):
+                raise DataError(
+                    f"{path} was removed on purpose (keep: best_and_last); the run that it belongs to trains it again "
+                    "where a phase needs it"
+                )
             if not path.is_file() or file_sha256(path) != expected:
                 state = "is damaged (its sha256 is not the receipt's)" if path.is_file() else "is missing"
                 raise DataError(
@@ -228,6 +243,13 @@ class RunDirectory:
                 )
             paths.append(path)
         return paths
+
+    def present(self, receipt: Receipt) -> list[Path]:
+        """As `verified`, but of a folder that was removed on purpose the note that says so, in place of its files."""
+        folders = {(self.path / name).parent for name in receipt.files}
+        pruned = {folder for folder in folders if is_pruned(folder)}
+        left = {name: sha256 for name, sha256 in receipt.files.items() if (self.path / name).parent not in pruned}
+        return [*self.verified(replace(receipt, files=left)), *sorted(note_of(folder) for folder in pruned)]
 
     def tables(self, receipt: Receipt) -> list[Path]:
         """Those of its verified files that hold records."""

@@ -44,13 +44,18 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
 
 
 def funnel_words(metrics: Mapping[str, float]) -> str:
-    """`512 sampled > 480 scored > 170 rule`: how many were left after each step."""
+    """`512 sampled > 480 scored > 170 rule`: how many were left after each step, and what of the data was added."""
     if "select/candidates" not in metrics:
         return f"{count(metrics['select/kept'])} demonstrations"
     left = {"sampled": metrics["select/candidates"]}
     names = [key.removeprefix("select/") for key in metrics]  # in the order of the steps, which is not always the same
-    left |= {name: metrics[f"select/{name}"] for name in names if name in FUNNEL}
-    return " > ".join(f"{count(value)} {name}" for name, value in left.items())
+    of_filters = [name for name in names if name.startswith("filter/")]
+    left |= {
+        name.removeprefix("filter/"): metrics[f"select/{name}"] for name in names if name in (*FUNNEL, *of_filters)
+    }
+    mixed = metrics.get("select/from_seed_data", 0.0)
+    steps = " > ".join(f"{count(value)} {name}" for name, value in left.items())
+    return steps + (f", and {count(mixed)} of seed_data" if mixed else "")
 
 
 def share_of(report: Report | None, name: str) -> Share | None:
@@ -118,7 +123,7 @@ def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
     """Where everything is, as (what, path)."""
     adapter = arm.policies[best].adapter
     found = [("best adapter", adapter if adapter is not None else "none: no round was better than the base model")]
-    if adapter is not None:
+    if adapter is not None and Path(adapter).is_relative_to(run):
         made_in = Path(adapter).parent.parent  # of an earlier round, where this one had no survivors
         learned = made_in / "survivors" / "improve-00" / "survivors.parquet"
         found.append(("what it learned from", str(learned)))

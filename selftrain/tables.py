@@ -34,6 +34,8 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("logprobs", pa.list_(pa.float32())),
             ("logprobs_of", pa.string()),
             ("entropy", pa.float64()),
+            ("reasoning", pa.string()),
+            ("reasoning_tokens", pa.int32()),
         ]
     ),
     Score: pa.schema(
@@ -45,6 +47,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("explanation", pa.string()),
             ("parts", pa.string()),
             ("error", pa.string()),
+            ("extras", pa.string()),
         ]
     ),
     Survivor: pa.schema(
@@ -58,6 +61,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("why", pa.string()),
             ("prompt_text", pa.string()),
             ("text", pa.string()),
+            ("value", pa.float64()),
         ]
     ),
     Outcome: pa.schema(
@@ -80,12 +84,12 @@ _TUPLES = (
     "right_answers",
     "wrong_answers",
 )
+_AS_JSON = ("parts", "extras")
 _FINGERPRINT = b"selftrain.fingerprint"
 
 
 def _plain(value: Any, name: str) -> Any:
-    if name == "parts":
-        return canonical_json(dict(value))
+    value = canonical_json(dict(value)) if name in _AS_JSON else value
     # A model or a scorer may emit lone surrogates, which are no UTF-8; scored text must still reach the disk.
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
@@ -111,8 +115,9 @@ def read(path: Path, of: type[R]) -> list[R]:
         for name in _TUPLES:
             if name in row:
                 row[name] = tuple(row[name])
-        if "parts" in row:
-            row["parts"] = json.loads(row["parts"])
+        for name in _AS_JSON:
+            if name in row:
+                row[name] = json.loads(row[name])
     return [of(**row) for row in rows]
 
 

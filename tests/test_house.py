@@ -29,12 +29,15 @@ FLOORS = {
         "planning",
         "ranks",
         "heartbeat",
+        "disk",
+        "pruning",
     },
     2: {"prompts", "sampling", "scoring", "selection", "training", "evaluation", "tracking", "reporting"},
     3: {
         "rooms",
         "drawing",
         "history",
+        "keeping",
         "commits",
         "phases",
         "measuring",
@@ -42,9 +45,12 @@ FLOORS = {
         "controls",
         "summaries",
         "preflight",
+        "estimates",
+        "advice",
+        "inspection",
     },
     4: {"loop"},
-    5: {"launch", "outlook", "comparing", "cli", "__main__"},
+    5: {"launch", "outlook", "showing", "comparing", "doctor", "beginning", "cli", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -115,6 +115,7 @@ def test_which_prompts_a_round_uses_does_not_depend_on_the_order_of_the_file(tmp
         ("not json\n", {}, "line 1 is not JSON"),
         ("[1]\n", {}, "every line must be an object"),
         ('{"prompt": ["x"], "reference": 1}\n', {}, "the prompt must be text or a number, not list"),
+        ('{"prompts": "x", "reference": 1}\n', {}, "it has: prompts, reference; did you mean 'prompts'"),
         ('{"messages": "x", "reference": 1}\n', {}, "must be a list of"),
         ('{"messages": [{"role": "user", "content": [{"type": "image"}]}], "reference": 1}\n', {}, "images are not"),
         ('{"messages": [{"role": "assistant", "content": "x"}], "reference": 1}\n', {}, "the last message is"),
@@ -133,7 +134,8 @@ def test_bad_data_is_refused_with_file_line_and_column(
     ("source", "said"),
     [
         ("missing.jsonl", "there is no file"),
-        ("data.txt", r"give a \.jsonl file"),
+        ("data.txt", r"cannot read 'data\.txt' .*give a file \(\.jsonl, \.json, \.csv, \.parquet\)"),
+        ("nowhere/at/all", "cannot read 'nowhere/at/all'"),
         ("missing.py:rows", "there is no file"),
         ("rows.py:nothing", "defines no function 'nothing'; it has: fail, numbers"),
         ("rows.py:fail", "raised RuntimeError: no disk"),

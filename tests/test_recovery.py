@@ -75,7 +75,7 @@ def test_a_fork_that_was_killed_goes_on_with_the_same_command(tmp_path: Path) ->
 
 def test_a_fork_after_a_round_without_survivors_keeps_the_candidates(tmp_path: Path) -> None:
     recipe = scripted_recipe(tmp_path / "recipe", arms=[])
-    run_here(recipe, "select.threshold=2.0", "rounds=1", runs_dir=tmp_path)
+    run_here(recipe, "select.min_completion_tokens=8", "rounds=1", runs_dir=tmp_path)
     done = selftrain("run", recipe, "rounds=1", "--fork", "lower", "--runs-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     same = "arms/main/rounds/001/receipts/sample-wave-00.json"

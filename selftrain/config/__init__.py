@@ -2,7 +2,8 @@
 
     knobs     what a section is; schedules (`PerRound`) and guards
     data      model, prompts
-    method    sample, score, select, train
+    judging   score, select
+    method    sample, train
     measures  evaluate, stop, alarms
     running   arms, track, ranks
     run       the whole
@@ -16,10 +17,11 @@ it decides whether a phase goes on, never what it publishes. `rounds`, `stop` (b
 
 from __future__ import annotations
 
-from selftrain.config.data import Columns, FewShot, ModelConfig, PromptsConfig, SourceConfig
+from selftrain.config.data import Columns, FewShot, ModelConfig, PromptsConfig, SourceConfig, ThinkingConfig
+from selftrain.config.judging import ExtractConfig, ScoreConfig, ScorerConfig, SelectConfig
 from selftrain.config.knobs import GUARD, PerRound, Section, at_round, fingerprinted, is_schedule, one, resolved
 from selftrain.config.measures import ALARM_NAMES, AlarmName, AlarmsConfig, EvaluateConfig, RoundNames, StopConfig
-from selftrain.config.method import SampleConfig, ScoreConfig, ScorerConfig, SelectConfig, TrainConfig
+from selftrain.config.method import SampleConfig, TrainConfig
 from selftrain.config.run import RUN_NAME, Config, config_of_arm
 from selftrain.config.running import ARMS, ArmConfig, RanksConfig, TrackConfig, WandbConfig
 
@@ -34,6 +36,7 @@ __all__ = [
     "Columns",
     "Config",
     "EvaluateConfig",
+    "ExtractConfig",
     "FewShot",
     "ModelConfig",
     "PerRound",
@@ -47,6 +50,7 @@ __all__ = [
     "SelectConfig",
     "SourceConfig",
     "StopConfig",
+    "ThinkingConfig",
     "TrackConfig",
     "TrainConfig",
     "WandbConfig",

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from selftrain.config.judging import ScorerConfig, as_scorer
 from selftrain.config.knobs import Section
-from selftrain.config.method import ScorerConfig, as_scorer
 
 RoundNames: TypeAlias = Literal["all", "none"] | tuple[Annotated[int, Field(ge=0)] | Literal["first", "last"], ...]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from selftrain.config.data import ModelConfig, PromptsConfig
+from selftrain.config.judging import ScoreConfig, SelectConfig
 from selftrain.config.knobs import Section
 from selftrain.config.measures import AlarmsConfig, EvaluateConfig, StopConfig
-from selftrain.config.method import SampleConfig, ScoreConfig, SelectConfig, TrainConfig
+from selftrain.config.method import SampleConfig, TrainConfig
 from selftrain.config.running import ARM_SECTIONS, ArmConfig, RanksConfig, TrackConfig, as_arms
 
 RUN_NAME = re.compile(r"(?![.-])[A-Za-z0-9._-]{1,64}(?<!\.)")
@@ -38,6 +39,9 @@ class Config(Section):
     arms: Annotated[tuple[ArmConfig, ...], BeforeValidator(as_arms)] = ()
     track: TrackConfig = TrackConfig()
     ranks: RanksConfig = RanksConfig()
+    keep: Literal["all", "best_and_last"] = "all"
+    """Which adapters stay on disk: all, or of each arm the best and the last round's. The rest always stays:
+    candidates, scores, survivors, metrics. Enters no fingerprint."""
 
     @field_validator("name")
     @classmethod
@@ -56,6 +60,23 @@ class Config(Section):
                 raise ValueError("arms: seed_only trains on prompts.seed_data; give that, or leave the arm out")
             if arm.overrides:
                 config_of_arm(self, arm)
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_there(self) -> Config:
+        if any(_values(self.select.mix_seed_data)) and self.prompts.seed_data is None:
+            raise ValueError("select.mix_seed_data mixes in prompts.seed_data; give that, or leave it out")
+        if self.select.train_on == "answer" and self.model.thinking is None:
+            raise ValueError("select.train_on: answer needs model.thinking, which says where the reasoning ends")
+        tasks = set(self.prompts.train.mix or ())
+        for name in sorted(tasks):
+            if not any(one.weight and (not one.tasks or name in one.tasks) for one in self.score.scorers):
+                raise ValueError(f"score.scorers: none with a weight above 0 judges the task {name!r}; add one")
+        for one in self.score.scorers:
+            for task in one.tasks:
+                if task not in tasks:
+                    known = f"its tasks: {', '.join(sorted(tasks))}" if tasks else "prompts.train is no mix"
+                    raise ValueError(f"score.scorers: {one.name} judges the task {task!r}, which is not there; {known}")
         return self
 
     @model_validator(mode="after")

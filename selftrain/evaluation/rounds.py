@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from selftrain.evaluation import collapse, coverage, retention
+from selftrain.evaluation import collapse, coverage, retention, tasks
 from selftrain.evaluation.metrics import majority_values, sampled_values
 from selftrain.evaluation.statistics import interval_of_mean
 from selftrain.records import Candidate, Group, Outcome, Score
@@ -21,7 +21,7 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
     `sample/entropy` is -sum p log p over the whole vocabulary at temperature 1, in nats, the mean over all sampled
     tokens (as in Xiong et al. 2025, arXiv 2504.11343). `sample/token_logprob_mean` is its estimate from the sampled
     tokens alone, with the other sign. `seconds` and `tokens_drawn_now` cover what this attempt drew, which after a
-    resume is less than the whole phase.
+    resume is less than the whole phase. For `sample/reasoning_tokens_mean` see `of_reasoning`.
     """
     lengths = np.array([len(one.completion_token_ids) for one in candidates])
     texts = defaultdict(set)
@@ -44,7 +44,15 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
     }
     if lengths.any():
         metrics["sample/entropy"] = float(lengths @ [one.entropy for one in candidates] / lengths.sum())
-    return metrics
+    return metrics | of_reasoning(candidates, "sample")
+
+
+def of_reasoning(candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
+    """`<prefix>/reasoning_tokens_mean`: what a candidate spends on reasoning, closing tag included, 0 for those without
+    any. Nothing where none of them reasons."""
+    if all(one.reasoning is None for one in candidates):
+        return {}
+    return {f"{prefix}/reasoning_tokens_mean": fmean(one.reasoning_tokens for one in candidates)}
 
 
 def of_drift(
@@ -62,7 +70,7 @@ def of_scoring(groups: Sequence[Group], before: Mapping[str, bool]) -> dict[str,
     `before` maps the prompts asked in earlier rounds of the arm to whether they were ever solved. Rates are over scored
     candidates, and over prompts that have any; unscored ones are counted apart. Only coverage (`of_solved`) is over all
     prompts asked: one whose candidates could not be scored is not solved yet. `score/correct_rate` is acceptance, as
-    sampled, before any filter.
+    sampled, before any filter. For the tasks of a mix see `tasks.of_scoring`.
     """
     num_candidates = sum(len(group.candidates) for group in groups)
     judged = [rows for group in groups if (rows := _judged(group))]
@@ -84,6 +92,7 @@ def of_scoring(groups: Sequence[Group], before: Mapping[str, bool]) -> dict[str,
         **_of_values(values),
         **collapse.of_right_answers(judged),
         **collapse.of_lengths(scored),
+        **tasks.of_scoring(groups),
     }
 
 

@@ -2,6 +2,8 @@
 
 - `bench`       Bench: loads once, renders and decodes, mounts and unmounts adapters
 - `sources`     where a model comes from: hub, folder, GGUF file, file inside a package; its digest
+- `quantized`   base weights in 4 or 8 bits
+- `adopted`     an adapter that was trained elsewhere, looked at before it is mounted
 - `pristine`    the base model as it was when loaded, and the way back to it
 - `probe`       proof that a mounted adapter is the one that was trained
 - `likelihood`  log-probabilities that a policy gives to tokens it did not sample

@@ -17,11 +17,14 @@ from transformers.utils import logging as transformers_logging
 from selftrain.adapters import adapter_digest
 from selftrain.config import ModelConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
+from selftrain.models.adopted import adopt
 from selftrain.models.pristine import Pristine
+from selftrain.models.quantized import loading, require_quantizable
 from selftrain.models.sources import Source, default_cache_dir, locate
 from selftrain.records import Digest, Policy, Prompt
 
 SENTINEL = "sentinel"
+ANCHOR = "a"
 
 
 class Bench:
@@ -41,6 +44,7 @@ class Bench:
     @cached_property
     def source(self) -> Source:
         """Where the model was found. A GGUF file is converted here, once per machine."""
+        require_quantizable(self.config, self.device)
         return locate(self.config, self._cache_dir)
 
     @property
@@ -79,9 +83,12 @@ class Bench:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Of the weights: as `model.dtype` says; `auto` is float32 on CPU, the checkpoint's own elsewhere."""
+        """Of the weights: as `model.dtype` says; `auto` is float32 on CPU, the checkpoint's own elsewhere. Of quantized
+        ones, what they are computed in: `auto` is bfloat16."""
         if self.config.dtype != "auto":
             return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.config.dtype]
+        if self.config.quantization is not None:
+            return torch.bfloat16
         if self.device.type == "cpu":
             return torch.float32
         return self._text_config.dtype or torch.float32
@@ -131,7 +138,9 @@ class Bench:
         if prompt.messages is not None:
             messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
             self._require_chat_template()
-            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            ids = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=False, **self.config.chat_template_kwargs
+            )
         else:
             ids = self.encode(prompt.text or "")
         if not ids:
@@ -148,11 +157,27 @@ class Bench:
             ids = ids[:-1]  # some tokenizers end every text
         return tuple(ids)
 
+    @cached_property
+    def hidden_token_ids(self) -> frozenset[int]:
+        """The ids that `decode` skips: special tokens, but for those that the tags of `model.thinking` are made of."""
+        tags = self.config.thinking
+        shown = (tags.open, tags.close) if tags is not None else ()
+        special = (
+            (number, token.content) for number, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        )
+        return frozenset(number for number, content in special if not any(content in tag for tag in shown))
+
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of the ids: special tokens skipped, spaces left as they are."""
-        ids = list(token_ids)
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        """The text of the ids: hidden ones skipped, spaces left as they are."""
+        ids = [number for number in token_ids if number not in self.hidden_token_ids]
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def decode_after(self, token_ids: Sequence[int]) -> str:
+        """The text of ids that stand after others. Tokenizers in SentencePiece's way strip a space at the start of what
+        they decode, which in the middle of a sequence is part of the text."""
+        before, ids = self._anchor
+        both = self.decode([*ids, *token_ids])
+        return both.removeprefix(before) if both.startswith(before) else self.decode(token_ids)
 
     def mount(self, policy: Policy, *, trainable: bool = False) -> torch.nn.Module:
         """The model with the policy's adapter on it; the base model itself where the policy has none.
@@ -172,14 +197,22 @@ class Bench:
                 f"{policy.digest[:12]}: the folder was changed; restore it, or delete its round and run again"
             )
         base = self.unmount()
-        with warnings.catch_warnings():
-            # peft 0.21 asks for a property that transformers 5.23 renamed; nothing of ours can.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            self._view = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
+
+        def mounted() -> Any:
+            with warnings.catch_warnings():
+                # peft 0.21 asks for a property that transformers 5.23 renamed; nothing of ours can.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                return PeftModel.from_pretrained(base, folder, is_trainable=trainable)
+
+        self._view = adopt(folder, self.config.path, mounted) if self.is_adopted(policy) else mounted()
         self._view.train(trainable)
         # What is trained is no longer what the digest names, so it is never taken for mounted.
         self._mounted = None if trainable else policy.digest
         return self._view  # type: ignore[no-any-return]
+
+    def is_adopted(self, policy: Policy) -> bool:
+        """Whether the policy's adapter is that of `model.adapter`, which was trained elsewhere."""
+        return self.config.adapter is not None and policy.adapter == self.config.adapter
 
     def unmount(self) -> torch.nn.Module:
         """The pristine base model, whatever was mounted on it or trained in it, by whom ever."""
@@ -210,6 +243,7 @@ class Bench:
                 dtype=self.dtype,
                 attn_implementation=self.config.attn_implementation,
                 use_safetensors=True,
+                **loading(self.config, self.device, self.dtype),
                 **self._origin,
             )
         except OSError as error:
@@ -217,7 +251,7 @@ class Bench:
                 f"model.path: no weights could be loaded from {self.config.path!r}: {str(error).splitlines()[0]}; "
                 "only safetensors weights are read"
             ) from error
-        self._model = model.to(self.device).eval()
+        self._model = (model if self.config.quantization is not None else model.to(self.device)).eval()
         self._pristine = Pristine(self._model)
 
     def _require_chat_template(self) -> None:
@@ -228,12 +262,18 @@ class Bench:
             )
 
     @cached_property
+    def _anchor(self) -> tuple[str, tuple[int, ...]]:
+        """Some text, and its ids."""
+        ids = tuple(self.tokenizer(ANCHOR, add_special_tokens=False)["input_ids"])
+        return self.decode(ids), ids
+
+    @cached_property
     def _end_of_turn(self) -> int | None:
         """The first special token after an assistant's words, as the chat template writes them."""
         if self.tokenizer.chat_template is None:
             return None
         turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": SENTINEL}]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, **self.config.chat_template_kwargs)
         after = self.tokenizer(text.rpartition(SENTINEL)[2], add_special_tokens=False)["input_ids"]
         special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return next((number for number in after if number in special), None)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from selftrain.config import Columns, PromptsConfig
 from selftrain.errors import ConfigError, DataError
-from selftrain.prompts.rows import Row, as_text, column
+from selftrain.prompts.conversations import as_answer, as_asked
+from selftrain.prompts.rows import MISSING, Row, Unusable, as_text, column, find, require_json
 from selftrain.records import Message, Prompt, canonical_json, digest
 
 
-def build(row: Row, columns: Columns, config: PromptsConfig, place: str, *, is_demonstration: bool) -> Prompt:
-    """The prompt of a row; `place` names the row in errors.
+def build(
+    row: Row, columns: Columns, config: PromptsConfig, place: str, *, is_demonstration: bool, task: str | None = None
+) -> Prompt:
+    """The prompt of a row; `place` names the row in errors, `config.template` is the one of its source.
 
-    A demonstration may lack a reference if it has a completion, and the other way round; DataError if it has neither.
+    Columns that are not used are its metadata, but for what JSON cannot hold in tables (images, dates). A demonstration
+    may lack a reference if it has a completion, and the other way round; DataError if it has neither.
     """
     completion = _completion(row, columns, place)
     reference = _reference(row, columns, place, required=not is_demonstration)
@@ -23,23 +28,20 @@ def build(row: Row, columns: Columns, config: PromptsConfig, place: str, *, is_d
             f"{place} shows no answer: it has neither the column {columns.completion!r} (columns.completion) nor a "
             f"reference; it has: {', '.join(map(str, row))}"
         )
-    own = _own_messages(row, columns.messages, place) or (Message("user", _asked(row, columns, config, place)),)
+    own = _own(row, columns, config, place)
     identifier = digest([[one.role, one.content] for one in own])[:20]
     identity = identifier
     if columns.identity is not None:
         identity = canonical_json(column(row, columns.identity, place, "it names what makes two problems the same"))
     known = {columns.reference, columns.completion, columns.messages, columns.prompt}
-    metadata = {key: value for key, value in row.items() if key not in known}
-    try:
-        canonical_json([metadata, reference, completion, [one.content for one in own]]).encode()
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{place} holds something that is not plain JSON text and numbers: {error}") from None
+    metadata = {key: value for key, value in row.items() if key not in known and not isinstance(value, Unusable)}
+    require_json([metadata, reference, completion, [one.content for one in own]], place)
     messages, text = _shown(own, config, place)
-    return Prompt(identifier, identity, messages, text, reference, metadata, completion)
+    return Prompt(identifier, identity, messages, text, reference, metadata, completion, task)
 
 
 def _reference(row: Row, columns: Columns, place: str, *, required: bool) -> str | None:
-    if columns.reference is None or not (required or columns.reference in row):
+    if columns.reference is None or not (required or find(row, columns.reference) is not MISSING):
         return None
     advice = "name it in columns.reference of this set, or set that to null if there is none"
     value = column(row, columns.reference, place, advice)
@@ -47,10 +49,14 @@ def _reference(row: Row, columns: Columns, place: str, *, required: bool) -> str
 
 
 def _completion(row: Row, columns: Columns, place: str) -> str | None:
-    value = row.get(columns.completion)
-    if value is None:
+    value = find(row, columns.completion)
+    if value is MISSING or value is None:
         return None
-    completion = as_text(value, f"{place}: the completion (columns.completion: {columns.completion})")
+    value = column(row, columns.completion, place, "columns.completion")
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        completion = as_answer(value, columns.completion, place)
+    else:
+        completion = as_text(value, f"{place}: the completion (columns.completion: {columns.completion})")
     if not completion.strip():
         raise DataError(f"{place}: the completion is empty ({completion!r}); make it null where there is none")
     return completion
@@ -59,9 +65,16 @@ def _completion(row: Row, columns: Columns, place: str) -> str | None:
 def _shown(
     own: tuple[Message, ...], config: PromptsConfig, place: str
 ) -> tuple[tuple[Message, ...] | None, str | None]:
-    """What the policy sees: system message and worked examples before the row's own words."""
+    """What the policy sees: a system message and worked examples before the row's own words."""
     if config.format == "chat":
-        system = (Message("system", config.system),) if config.system is not None else ()
+        system: tuple[Message, ...] = (Message("system", config.system),) if config.system is not None else ()
+        if own[0].role == "system":
+            if system:
+                raise DataError(
+                    f"{place} has a system message of its own ({own[0].content!r:.80}), and prompts.system is set; "
+                    "take one of them out"
+                )
+            system, own = own[:1], own[1:]
         examples = tuple(
             m for one in config.few_shot for m in (Message("user", one.prompt), Message("assistant", one.completion))
         )
@@ -72,37 +85,38 @@ def _shown(
     return None, config.few_shot_separator.join([*worked, own[0].content])
 
 
-def _asked(row: Row, columns: Columns, config: PromptsConfig, place: str) -> str:
-    if config.template is None:
-        value = column(row, columns.prompt, place, "name the right one in columns.prompt, or set prompts.template")
-        return as_text(value, f"{place}: the prompt")
+def _own(row: Row, columns: Columns, config: PromptsConfig, place: str) -> tuple[Message, ...]:
+    """The row's own words: its messages, what the template makes of it, or its prompt, which may be a conversation."""
+    messages = find(row, columns.messages)
+    if messages is not MISSING and messages is not None:
+        return as_asked(column(row, columns.messages, place, "columns.messages"), columns.messages, place)
+    if config.template is not None:
+        return (Message("user", _templated(row, config.template, place)),)
+    value = column(row, columns.prompt, place, "name the right one in columns.prompt, or set prompts.template")
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return as_asked(value, columns.prompt, place)
+    return (Message("user", as_text(value, f"{place}: the prompt")),)
+
+
+def _templated(row: Row, template: str, place: str) -> str:
     try:
-        for _, name, _, _ in string.Formatter().parse(config.template):
-            if name is not None:
-                column(row, name.split(".")[0].split("[")[0], place, "prompts.template uses it; {{ is a plain brace")
-        return config.template.format_map(dict(row))
+        return _Template(place).vformat(template, (), row)
     except (ValueError, LookupError, AttributeError) as error:
         raise ConfigError(
-            f"prompts.template {config.template!r} does not fit {place}: {error}; write {{{{ and }}}} for plain braces"
+            f"prompts.template {template!r} does not fit {place}: {error}; write {{{{ and }}}} for plain braces"
         ) from None
 
 
-def _own_messages(row: Row, name: str, place: str) -> tuple[Message, ...]:
-    value = row.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{place}: {name} must be a list of {{role, content}}, not {value!r:.80}")
-    messages = []
-    for turn in value:
-        if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
-            raise DataError(f"{place}: a message needs role and content, but is {turn!r:.80}")
-        if not isinstance(turn["content"], str):
-            raise DataError(
-                f"{place}: a message's content must be text, not {type(turn['content']).__name__} "
-                "(images are not supported)"
-            )
-        messages.append(Message(str(turn["role"]), turn["content"]))
-    if messages[-1].role == "assistant":
-        raise DataError(f"{place}: the last message is the assistant's; a prompt ends where the policy has to answer")
-    return tuple(messages)
+class _Template(string.Formatter):
+    """As str.format, with fields found as columns are: `{answer.text}` and `{answer[text]}` look into a column."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        """The value, and the column it is in."""
+        if not field_name or field_name.isdecimal():
+            raise ValueError("a field needs the name of a column")
+        name, bracket, inside = field_name.partition("[")
+        value = column(kwargs, name, self._place, "prompts.template uses it; {{ is a plain brace")
+        return (super().get_field(f"value[{inside}", (), {"value": value})[0] if bracket else value), name

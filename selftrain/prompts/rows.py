@@ -1,74 +1,206 @@
-"""Rows of a set, from a JSON-lines file or a function of the recipe, and what their columns hold."""
+"""Rows of a set: where they are read from, and what their columns hold.
+
+Readers that import something heavy (`parquet`, `hub`, `gym`) are loaded when a set asks for them.
+"""
 
 from __future__ import annotations
 
-import json
+import difflib
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from selftrain import plugins
-from selftrain.config import SourceConfig
+from selftrain.config import Columns, SourceConfig
 from selftrain.errors import ConfigError, DataError
+from selftrain.records import canonical_json
 
 Row = Mapping[str, Any]
+Numbered = Iterator[tuple[str, Row]]
+"""Rows, each with its place in words."""
+
+GYM = "reasoning_gym:"
+FILES = (".jsonl", ".json", ".csv", ".parquet")
+KINDS = f"a file ({', '.join(FILES)}), a folder or hub id that datasets loads, {GYM}TASK, or path/to/file.py:function"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*|[\w-]+")
+MISSING = object()
+
+_DATASETS = "a hub data set or folder"
+# The knobs that only some kinds of source have, and what those are.
+_KNOBS = {
+    "params": {"function": "a function", "reasoning_gym": "reasoning_gym"},
+    "subset": {"hub": _DATASETS, "folder": _DATASETS},
+    "split": {"hub": _DATASETS, "folder": _DATASETS},
+    "stream": {"hub": _DATASETS, "folder": _DATASETS},
+    "revision": {"hub": "a hub data set"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands in a row for a value that JSON cannot hold (an image, bytes, a date, NaN); `what` says which."""
+
+    what: str
 
 
 def read(source: SourceConfig, base: Path, where: str) -> list[tuple[str, Row]]:
-    """The rows that `limit` lets through, each with its place in words. DataError: none, or one that is no row."""
-    found = list(islice(_rows(source, base, where), source.limit))
+    """The rows that `skip` and `limit` let through, each with its place in words.
+
+    `where` is the knob that the source is set by. Raises ConfigError: a source that is not there, or has a knob without
+    effect; DependencyError: a library or the hub is missing; DataError: no rows, or one that is none.
+    """
+    assert source.path is not None
+    kind = _kind(source.path, base, where)
+    defaults = SourceConfig(path=source.path)
+    for knob, kinds in _KNOBS.items():
+        if kind not in kinds and getattr(source, knob) != getattr(defaults, knob):
+            what = " or ".join(dict.fromkeys(kinds.values()))
+            raise ConfigError(f"{where}: {knob} is for {what}, and {source.path} is {_article(kind)}; take it out")
+    found = list(islice(_rows(kind, source, base, where), source.limit))
+    if not found and source.skip:
+        raise DataError(f"{where}: {source.path} gave no rows after the first {source.skip:,} (skip); it has no more")
     if not found:
         raise DataError(f"{where}: {source.path} gave no rows; it is empty")
     return found
 
 
+def columns_of(source: SourceConfig) -> Columns:
+    """Which column of the source's rows holds what: those of reasoning_gym are known where they are not set."""
+    columns, defaults = source.columns, Columns()
+    if not is_gym(source):
+        return columns
+    known = {"prompt": "question", "reference": "answer"}
+    unset = {name: value for name, value in known.items() if getattr(columns, name) == getattr(defaults, name)}
+    return columns.model_copy(update=unset)
+
+
+def is_gym(source: SourceConfig) -> bool:
+    """Whether the rows are made by reasoning_gym."""
+    return source.path is not None and source.path.startswith(GYM)
+
+
+def find(row: Row, name: str) -> Any:
+    """The value of the column of that name; else, with dots, what lies inside one (`answer.text`, `answers.0`); else
+    MISSING."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list | tuple) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return value if isinstance(value, Unusable) else MISSING
+    return value
+
+
 def column(row: Row, name: str, place: str, advice: str) -> Any:
-    """The value in that column. DataError, with the advice and the columns there are, if there is none."""
-    if name not in row:
-        raise DataError(f"{place} has no column {name!r} ({advice}); it has: {', '.join(map(str, row))}")
-    return row[name]
+    """The value that `find` gives. DataError, with the advice and the columns there are, if there is none; and for one
+    that is no text or JSON."""
+    value = find(row, name)
+    if value is MISSING:
+        inside = [f"{key}.{part}" for key, inner in row.items() if isinstance(inner, Mapping) for part in inner]
+        close = difflib.get_close_matches(name, [*map(str, row), *inside], n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise DataError(f"{place} has no column {name!r} ({advice}); it has: {', '.join(map(str, row))}{meant}")
+    if isinstance(value, Unusable):
+        raise DataError(f"{place}: the column {name!r} holds {value.what}; only text and numbers are supported")
+    return value
 
 
 def as_text(value: Any, what: str) -> str:
-    """Text as it is, a number in digits; DataError for anything else."""
+    """Text as it is, a number in digits, a boolean as `True` or `False`; DataError for anything else.
+
+    A number has the digits of its type: 3 is "3", 3.0 is "3.0".
+    """
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float):
         return str(value)
     raise DataError(f"{what} must be text or a number, not {type(value).__name__}: {value!r:.80}")
 
 
-def _rows(source: SourceConfig, base: Path, where: str) -> Iterator[tuple[str, Row]]:
-    if plugins.is_reference(source.path):
-        yield from _rows_of_function(source, base, where)
-        return
-    path = base / source.path
-    if path.suffix != ".jsonl":
-        raise ConfigError(f"{where}: cannot read {source.path!r}; give a .jsonl file, or path/to/file.py:function")
-    if not path.is_file():
-        raise ConfigError(f"{where}: there is no file {path.resolve()} (relative paths start at the recipe's folder)")
-    if source.params:
-        raise ConfigError(f"{where}: params are for functions; {source.path} is a file")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{source.path}, line {number}", _json_row(line, f"{source.path}, line {number}")
+def plain(row: Row) -> Row:
+    """The row of a table, with Unusable in place of every column that holds something JSON cannot."""
+    return {str(name): Unusable(what) if (what := _unusable(value)) else value for name, value in row.items()}
 
 
-def _json_row(line: bytes, place: str) -> Row:
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not UTF-8 text: {error}") from None
-    except ValueError as error:
-        raise DataError(f"{place} is not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{place} holds a {type(row).__name__}; every line must be an object with named columns")
-    return row
+def _unusable(value: Any) -> str | None:
+    if value is None or isinstance(value, str | int):
+        return None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "NaN or infinity"
+    if isinstance(value, Mapping):
+        if value.keys() == {"bytes", "path"}:  # how `datasets` stores images, sound and video
+            return "images or sound"
+        return next((what for one in value.values() if (what := _unusable(one))), None)
+    if isinstance(value, list | tuple):
+        return next((what for one in value if (what := _unusable(one))), None)
+    return f"values of type {type(value).__name__}"
 
 
-def _rows_of_function(source: SourceConfig, base: Path, where: str) -> Iterator[tuple[str, Row]]:
+def _kind(path: str, base: Path, where: str) -> str:
+    """`reasoning_gym`, `function`, `folder`, `hub`, or the suffix of a file that is there."""
+    if path.startswith(GYM):
+        return "reasoning_gym"
+    if plugins.is_reference(path):
+        return "function"
+    place = base / Path(path).expanduser()
+    if place.suffix in FILES and not place.is_dir():
+        if not place.is_file():
+            raise ConfigError(
+                f"{where}: there is no file {place.resolve()} (relative paths start at the recipe's folder)"
+            )
+        return place.suffix
+    if place.is_dir():
+        return "folder"
+    if place.is_file() or not HUB_ID.fullmatch(path):
+        raise ConfigError(f"{where}: cannot read {path!r} (looked for {place.resolve()}); give {KINDS}")
+    return "hub"
+
+
+def _article(kind: str) -> str:
+    return {"function": "a function", "folder": "a folder", "hub": "a hub data set"}.get(kind, f"a {kind} file")
+
+
+def _rows(kind: str, source: SourceConfig, base: Path, where: str) -> Numbered:
+    """The rows after the first `skip`."""
+    if kind in ("folder", "hub"):
+        from selftrain.prompts import hub
+
+        return hub.rows(source, base, where, is_local=kind == "folder")
+    if kind == "reasoning_gym":
+        from selftrain.prompts import gym
+
+        return gym.rows(source, where)
+    if kind == "function":
+        return islice(_rows_of_function(source, base, where), source.skip, None)
+    return islice(_rows_of_file(source, base), source.skip, None)
+
+
+def _rows_of_file(source: SourceConfig, base: Path) -> Numbered:
+    from selftrain.prompts import files
+
+    assert source.path is not None
+    path = base / Path(source.path).expanduser()
+    if path.suffix == ".jsonl":
+        return files.json_lines(path, source.path)
+    if path.suffix == ".json":
+        return files.json_array(path, source.path)
+    if path.suffix == ".csv":
+        return files.csv_rows(path, source.path, source.columns)
+    from selftrain.prompts import parquet
+
+    return parquet.rows(path, source.path)
+
+
+def _rows_of_function(source: SourceConfig, base: Path, where: str) -> Numbered:
+    assert source.path is not None
     function = plugins.load_function(source.path, base)
     try:
         rows: Iterable[Any] = function(**source.params)
@@ -82,3 +214,13 @@ def _rows_of_function(source: SourceConfig, base: Path, where: str) -> Iterator[
         raise
     except Exception as error:
         raise DataError(f"{where}: {source.path} raised {type(error).__name__}: {error}") from error
+
+
+def require_json(value: Any, place: str) -> None:
+    """DataError where the value is not plain JSON."""
+    try:
+        canonical_json(value).encode()
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{place} holds something that is not plain JSON text and numbers: {error}; leave that column out"
+        ) from None

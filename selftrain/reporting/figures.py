@@ -53,6 +53,19 @@ def count(value: float | None) -> str:
     return f"{round(value):,}" if value is not None and _known(value) else MISSING
 
 
+def size(amount: float | None) -> str:
+    """Bytes: 532 -> `532 B`, 19593064 -> `19.6 MB`, 5.4e9 -> `5.4 GB`; powers of ten, as disks are sold."""
+    if amount is None or not _known(amount):
+        return MISSING
+    if amount < 1000:
+        return f"{round(amount)} B"
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.95:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:,.1f} TB"
+
+
 def per_second(amount: float, seconds: float, unit: str) -> str:
     """8056 tokens in 38 s -> `212 tokens/s`; slow ones with a decimal."""
     rate = amount / max(seconds, 1e-9)

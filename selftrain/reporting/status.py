@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from selftrain.records import Receipt, Report
-from selftrain.reporting.figures import duration, percent
+from selftrain.reporting.figures import duration, interval, size
 from selftrain.reporting.inert import inert
-from selftrain.reporting.tables import aligned
+from selftrain.reporting.tables import Line, RoundRow, aligned, rounds_lines
+
+PASS_AT = re.compile(r"evaluate/([a-z]+)/((?:sampled_)?pass)@(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,13 @@ def status(
     *,
     holder: Holder | None,
     stopped: str | None = None,
+    disk: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What `selftrain status --json` prints.
 
     `summary` is the run in a few words (name, model, recipe, ...); `planned` lists every phase in the order of work;
-    `stopped` says why the run ended before all rounds, if it did. A round is done when all its planned phases are.
+    `stopped` says why the run ended before all rounds, if it did; `disk` is its weight in bytes by kind. A round is
+    done when all its planned phases are.
     """
     committed = {receipt.key for receipt in receipts}
     left = [] if stopped else [phase for phase in planned if phase.key not in committed]
@@ -55,7 +60,8 @@ def status(
         "next": {"arm": left[0].arm, "round": left[0].round, "phase": left[0].phase} if left else None,
         "committed_phases": len(receipts),
         "planned_phases": len(planned),
-        "seconds": sum(receipt.seconds for receipt in receipts),
+        "seconds": sum(receipt.seconds for receipt in receipts if receipt.phase != "round"),
+        "disk": dict(disk or {}),
         "arms": {arm: _arm(arm, planned, committed, reports) for arm in arms},
     }
 
@@ -77,19 +83,32 @@ def _arm(arm: str, planned: Sequence[PlannedPhase], committed: set[str], reports
     }
 
 
-def render(status: Mapping[str, Any]) -> str:
-    """The status as text: the run, its state, the rounds of each arm, the last metrics."""
-    lines = aligned([(inert(str(key)), inert(str(value))) for key, value in status["run"].items()], right=())
-    lines += ["", _sentence(status)]
+def render(status: Mapping[str, Any], rounds: Sequence[RoundRow] = ()) -> list[Line]:
+    """The status as lines: its state, the table of rounds, then what is done, what was measured last, what it weighs.
+
+    Of the metrics only those that people ask for first; all of them are in the data.
+    """
+    name = inert(str(status["run"].get("name", "")))
+    lines = [Line(f"{name}: {_sentence(status)}" if name else _sentence(status), "head")]
+    if rounds:
+        lines += [Line(""), *rounds_lines(rounds)]
+    lines.append(Line(""))
     for arm, of_arm in status["arms"].items():
         done = ", ".join(map(str, of_arm["done_rounds"])) or "none"
-        lines.append(f"{inert(arm)}: rounds done: {done} (of {', '.join(map(str, of_arm['planned_rounds']))})")
-    lines.append(f"{status['committed_phases']} phases committed, {duration(status['seconds'])} of work in all")
+        lines.append(Line(f"{inert(arm)}: rounds done: {done} (of {', '.join(map(str, of_arm['planned_rounds']))})"))
     for arm, of_arm in status["arms"].items():
-        if of_arm["reports"]:
-            last = of_arm["reports"][-1]
-            lines += ["", f"last measured: {inert(arm)} · round {last['round']}", *_metric_lines(last["metrics"])]
-    return "\n".join(lines)
+        lines += [Line(text) for text in _headline(arm, of_arm["reports"])]
+    lines.append(Line(f"{status['committed_phases']} phases committed, {duration(status['seconds'])} of work in all"))
+    if status["disk"]:
+        lines.append(Line(weight_words(status["disk"])))
+    rest = [(inert(str(key)), inert(str(value))) for key, value in status["run"].items() if key != "name"]
+    return [*lines, *(Line(text) for text in aligned(rest, right=()))]
+
+
+def weight_words(disk: Mapping[str, int]) -> str:
+    """`1.2 MB on disk: adapters 1.0 MB, candidates 150.0 kB`: the kinds by weight, heaviest first."""
+    kinds = sorted(((value, kind) for kind, value in disk.items() if kind != "total" and value), reverse=True)
+    return f"{size(disk['total'])} on disk: {', '.join(f'{inert(kind)} {size(value)}' for value, kind in kinds)}"
 
 
 def _sentence(status: Mapping[str, Any]) -> str:
@@ -104,12 +123,30 @@ def _sentence(status: Mapping[str, Any]) -> str:
     return f"finished{': ' + inert(status['stopped']) if status['stopped'] else ''}"
 
 
-def _metric_lines(metrics: Mapping[str, float]) -> list[str]:
-    cells = [(inert(key), percent(value) if is_share(key) else f"{value:,.6g}") for key, value in metrics.items()]
-    return [f"  {line}" for line in aligned(sorted(cells), right=(1,))]
+def _headline(arm: str, reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The last round that was measured, in a line: greedy pass@1, sampled pass@k for the largest k, retention."""
+    found: dict[str, tuple[int, str]] = {}
+    for report in reports:
+        for what, text in _figures(report["metrics"]):
+            found[what] = report["round"], text  # of the latest round that has it
+    if not found:
+        return
+    last = max(number for number, _ in found.values())
+    words = [
+        f"{what} {text}" + (f" (round {number})" if number < last else "") for what, (number, text) in found.items()
+    ]
+    yield f"last measured: {inert(arm)} · round {last}: {', '.join(words)}"
 
 
-def is_share(key: str) -> bool:
-    """Whether the metric is a fraction that reads best in percent: pass@k, maj@k and rates."""
-    last = key.rsplit("/", 1)[-1]
-    return last.endswith("_rate") or "@" in last
+def _figures(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    largest: dict[tuple[str, str], int] = {}
+    for key in metrics:
+        if match := PASS_AT.fullmatch(key):
+            found = match[1], match[2]
+            largest[found] = max(largest.get(found, 0), int(match[3]))
+    for (name, kind), k in largest.items():
+        key = f"evaluate/{name}/{kind}@{k}"
+        what = f"{inert(name)} {kind.replace('_', ' ')}@{k}"
+        yield what, interval(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high"))
+    if "evaluate/retention/perplexity" in metrics:
+        yield "retention perplexity", f"{metrics['evaluate/retention/perplexity']:.2f}"

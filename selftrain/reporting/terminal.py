@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TextIO, cast
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -244,6 +245,39 @@ class Terminal:
         self.line("")
         for line in lines:
             self.line(line.text, line.look)
+
+    def page(self, lines: Sequence[Line]) -> None:
+        """Lines that are inert already, as they are."""
+        for line in lines:
+            self.line(line.text, line.look)
+
+    @contextmanager
+    def in_place(self) -> Iterator[Callable[[Sequence[Line]], None]]:
+        """Gives what shows a page: on a terminal over the page before, elsewhere after an empty line.
+
+        Lines that a terminal has no room for are left out at the end; the last page stays as a whole.
+        """
+        if not self.is_tty:
+            yield self._page_after_page
+            return
+        # No refreshing thread, as for the bar.
+        with Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="ellipsis") as live:
+            last: list[Line] = []
+
+            def show(lines: Sequence[Line]) -> None:
+                last[:] = lines
+                text = Text("\n").join(Text(line.text, STYLES[line.look]) for line in lines)
+                text.no_wrap = True
+                live.update(text, refresh=True)
+
+            try:
+                yield show
+            finally:
+                live.stop()
+                self.page(last)
+
+    def _page_after_page(self, lines: Sequence[Line]) -> None:
+        self.page([*lines, Line("")])
 
     def _print(self, console: Console, text: str, look: str) -> None:
         with self._bar_away(console):

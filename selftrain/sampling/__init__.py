@@ -6,9 +6,10 @@
 - `entropy`              how undecided the policy was
 - `cache`                the key-value cache of a block
 - `stopping`             when a candidate ends, and what its text is
+- `thinking`             the reasoning before an answer, cut off
 - `written`              completions that were not sampled, as the ids a policy would have left
 
-An engine is a class made from (SampleConfig, a function that gives the bench, the recipe's folder).
+An engine is a class made from (SampleConfig, a function that gives the bench, the recipe's folder, ThinkingConfig).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from selftrain.config import SampleConfig
+from selftrain.config import SampleConfig, ThinkingConfig
 from selftrain.errors import ConfigError
 from selftrain.records import Block, Candidate, Prompt
 
@@ -57,9 +58,12 @@ def check(config: SampleConfig) -> None:
         raise ConfigError(f"sample.engine: there is no engine {config.engine!r}; {hint}")
 
 
-def build(config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path) -> Sampler:
-    """The engine that `sample.engine` names. `plugin_dir`: where relative plug-in paths start."""
+def build(
+    config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path, thinking: ThinkingConfig | None = None
+) -> Sampler:
+    """The engine that `sample.engine` names. `plugin_dir`: where relative plug-in paths start. `thinking`: the bench's,
+    for engines that have none."""
     check(config)
     module, _, name = SAMPLERS[config.engine].partition(":")
-    sampler: Sampler = getattr(importlib.import_module(module), name)(config, bench_factory, plugin_dir)
+    sampler: Sampler = getattr(importlib.import_module(module), name)(config, bench_factory, plugin_dir, thinking)
     return sampler

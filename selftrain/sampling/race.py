@@ -55,20 +55,22 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ (value >> 31 & (1 << 33) - 1)
 
 
-def race(logits: Tensor, seeds: Tensor, step: int) -> Tensor:
-    """The winners, (rows,) int64, of float32 logits (rows, vocabulary). Never makes the host wait for an accelerator.
+def race(logits: Tensor, seeds: Tensor, step: int, rows: Tensor | None = None) -> Tensor:
+    """The winners, (seeds,) int64, of float32 logits (rows, vocabulary). Never makes the host wait for an accelerator.
 
-    A row of NaN gets an arbitrary token; the caller finds its log-probability to be NaN.
+    `rows` says which row each seed draws from; None: the first from the first, and so on. A row of NaN gets an
+    arbitrary token; the caller finds its log-probability to be NaN.
     """
-    rows, vocabulary = logits.shape
+    vocabulary = logits.shape[1]
+    rows = torch.arange(len(seeds), device=logits.device) if rows is None else rows
     weights = (logits - logits.amax(-1, keepdim=True)).exp_()
-    grouped = pad(weights, (0, -vocabulary % GROUP_SIZE)).view(rows, -1, GROUP_SIZE)
+    missing = -vocabulary % GROUP_SIZE
+    grouped = (pad(weights, (0, missing)) if missing else weights).view(len(logits), -1, GROUP_SIZE)
     # Tokens are the runners 0, 1, ...; groups are -1, -2, ...
     groups = -1 - torch.arange(grouped.shape[1], device=logits.device)
-    group = _first(exponentials(seeds[:, None], step, groups), grouped.sum(-1))
+    group = _first(exponentials(seeds[:, None], step, groups), grouped.sum(-1)[rows])
     tokens = group[:, None] * GROUP_SIZE + torch.arange(GROUP_SIZE, device=logits.device)
-    members = grouped[torch.arange(rows, device=logits.device), group]
-    place = _first(exponentials(seeds[:, None], step, tokens), members)
+    place = _first(exponentials(seeds[:, None], step, tokens), grouped[rows, group])
     return group * GROUP_SIZE + place
 
 
@@ -92,8 +94,14 @@ def truncated(logits: Tensor, parameters: SamplingParameters) -> Tensor:
     return logits
 
 
-def draw(logits: Tensor, seeds: Tensor, step: int, parameters: SamplingParameters) -> Tensor:
-    """One token per row, (rows,) int64, of float32 logits (rows, vocabulary). Temperature 0 takes the likeliest."""
+def draw(
+    logits: Tensor, seeds: Tensor, step: int, parameters: SamplingParameters, rows: Tensor | None = None
+) -> Tensor:
+    """A token for each seed, (seeds,) int64, from float32 logits (rows, vocabulary); `rows` as in `race`.
+
+    Temperature 0 takes the likeliest.
+    """
     if parameters.temperature == 0:
-        return logits.argmax(-1)
-    return race(truncated(logits, parameters), seeds, step)
+        likeliest = logits.argmax(-1)
+        return likeliest if rows is None else likeliest[rows]
+    return race(truncated(logits, parameters), seeds, step, rows)

@@ -6,15 +6,16 @@ entropy, unless the function says what it should be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain.config import SampleConfig
+from selftrain.config import SampleConfig, ThinkingConfig
 from selftrain.errors import ConfigError, DataError
 from selftrain.plugins import load_function
 from selftrain.records import Block, Candidate, FinishReason, Prompt, SamplingParameters
 from selftrain.sampling.stopping import before_stop, until_stop, with_stop
+from selftrain.sampling.thinking import cut
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
@@ -33,11 +34,18 @@ class ScriptedSampler:
     Greedy sampling (temperature 0) passes the seed 0, so that all candidates of a prompt are equal.
     """
 
-    def __init__(self, config: SampleConfig, bench_factory: Callable[[], Bench], plugin_dir: Path) -> None:
+    def __init__(
+        self,
+        config: SampleConfig,
+        bench_factory: Callable[[], Bench],
+        plugin_dir: Path,
+        thinking: ThinkingConfig | None = None,
+    ) -> None:
         unknown = sorted(set(config.params) - {"function"})
         if unknown:
             raise ConfigError(f"sample.params: the scripted engine has no {unknown[0]!r}; it takes `function` alone")
         self._stop_strings = config.stop_strings
+        self._thinking = thinking
         reference = config.params.get("function")
         self._answer: Callable[[Prompt, int, int], str | tuple[str, float]] = (
             one_digit if reference is None else load_function(str(reference), plugin_dir)
@@ -78,20 +86,28 @@ class ScriptedSampler:
                 "and its entropy"
             )
         ids, text, reason = _finish(answer, block.parameters)
+        asked = block.prompt_token_ids[position]
+        spoken = cut(self._thinking, text, ids, after=_decoded(asked), decode=_decoded)
         return Candidate(
             id=block.candidate_ids[position][index],
             prompt_id=prompt.id,
             index=index,
             wave=block.wave,
-            text=text,
-            prompt_token_ids=block.prompt_token_ids[position],
+            text=spoken.text,
+            prompt_token_ids=asked,
             completion_token_ids=ids,
             finish_reason=reason,
             seed=seed,
             policy_digest=block.policy.digest,
             logprobs=(0.0,) * len(ids),
             entropy=entropy,
+            reasoning=spoken.reasoning,
+            reasoning_tokens=spoken.reasoning_tokens,
         )
+
+
+def _decoded(token_ids: Sequence[int]) -> str:
+    return bytes(one for one in token_ids if one != STOP_TOKEN).decode(errors="replace")
 
 
 def _finish(answer: str, parameters: SamplingParameters) -> tuple[tuple[int, ...], str, FinishReason]:
@@ -100,6 +116,6 @@ def _finish(answer: str, parameters: SamplingParameters) -> tuple[tuple[int, ...
     ids = (*answer.encode(), STOP_TOKEN) if stopped is None else tuple(stopped.encode())
     if len(ids) > parameters.max_new_tokens:
         ids = ids[: parameters.max_new_tokens]
-        return ids, bytes(ids).decode(errors="replace"), "length"
+        return ids, _decoded(ids), "length"
     text = before_stop(answer if stopped is None else stopped, parameters.stop_strings)
     return (ids, answer, "stop_token") if text is None else (ids, text, "stop_string")

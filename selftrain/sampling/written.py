@@ -8,6 +8,7 @@ from selftrain.errors import ConfigError, DataError
 from selftrain.models import Bench
 from selftrain.records import Prompt
 from selftrain.sampling.stopping import Completion, StopRule, with_stop
+from selftrain.sampling.thinking import never_ends
 
 # Text that may stand before a completion while it is encoded. Some tokenizers (SentencePiece's way) put a space before
 # whatever comes first, which in the middle of a sequence would be one space too many.
@@ -19,8 +20,14 @@ def encode_completion(bench: Bench, rule: StopRule, prompt: Prompt, text: str) -
 
     No BOS and no space is put before it. It ends as a sampled candidate does: with the first stop string, encoded
     together with the text so that tokens merge across, or, where there are none, with the stop token that ends a turn.
-    Raises DataError where the tokenizer cannot write the text or the policy would have stopped before its end.
+    Raises DataError where the tokenizer cannot write the text, the policy would have stopped before its end, or a
+    thinking model would be shown reasoning that leads to no answer.
     """
+    if never_ends(bench.config.thinking, text, after=bench.decode(bench.render(prompt))):
+        raise DataError(
+            f"the completion of prompt {prompt.id} never ends its reasoning, so that it has no answer: {text[-60:]!r}; "
+            "write it as the policy would, with the reasoning before it and the closing tag of model.thinking between"
+        )
     ids = _continued(bench, prompt, with_stop(text, rule.stop_strings, f"the completion of prompt {prompt.id}"))
     if not rule.stop_strings:
         ids = (*ids, _stop_token_id(bench, rule, prompt))

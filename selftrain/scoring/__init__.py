@@ -1,10 +1,20 @@
 """Scoring: what a candidate's answer is worth, by rules, or by functions that run in a process of their own.
 
-    numerals   reading a number out of text, strictly
-    rules      the built-in verifiers: exact, normalised, numeric, regex
-    functions  user functions, seen from the trainer: a worker process, time-outs, respawning
-    worker     the program of that process
-    combined   the scorer of a whole config: the weighted mean of its scorers
+    extraction         where in a candidate's text its answer stands
+    json_text          JSON read strictly
+    numerals           reading a number out of text, strictly
+    rules              verifiers of text: exact, normalised, numeric, regex
+    choice             multiple choice
+    expressions        reading a mathematical answer, strictly
+    mathematics        mathematical equality, by math-verify
+    structured         JSON against a schema and a reference
+    gym                the scorers that come with reasoning_gym's tasks
+    checking           mistakes in the config, found without running anything of the user's
+    functions          user functions, seen from the trainer: a worker process, time-outs, respawning
+    worker             the program of that process
+    reward_functions   in that process: functions with TRL's signature, called once per group
+    judges             one scorer of the list: extraction, then a rule
+    combined           the scorer of a whole config: gates, costs, tasks, the weighted mean
 
 A name with a colon in `score.scorers` is a user function, `path/to/file.py:function` or `package.module:function`.
 The row of a candidate is never dropped or shifted: what could not be judged has value None, and says why.
@@ -12,24 +22,51 @@ The row of a candidate is never dropped or shifted: what could not be judged has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from selftrain.records import Candidate
 
 if TYPE_CHECKING:
-    from selftrain.config import ScoreConfig
+    from selftrain.config import ScoreConfig, ScorerConfig
     from selftrain.records import Group, Prompt, Score
     from selftrain.scoring.combined import CombinedScorer
 
-SCORERS: dict[str, str] = {
-    "exact": "selftrain.scoring.rules:exact",
-    "normalised": "selftrain.scoring.rules:normalised",
-    "numeric": "selftrain.scoring.rules:numeric",
-    "regex": "selftrain.scoring.rules:regex",
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """A rule that comes with selftrain, by the names of its functions.
+
+    `rule` is given the text and, where its signature names them, `reference`, `metadata` and the rest of
+    `worker.OFFERED`; keyword-only parameters are the recipe's `params`. `check` is given the same but the text, and
+    raises ValueError where the rule cannot judge that prompt's answers; without one, the reference itself, given as
+    the answer, must be right. `prepare` does the slow imports, before any clock runs.
+    """
+
+    rule: str
+    check: str | None = None
+    prepare: str | None = None
+    in_worker: bool = False
+    """Whether it may take for ever on what a model wrote: only a process of its own can be stopped."""
+
+
+def _built_in(module: str, rule: str, check: str | None = None, prepare: str | None = None, **others: bool) -> BuiltIn:
+    named = [None if name is None else f"selftrain.scoring.{module}:{name}" for name in (rule, check, prepare)]
+    return BuiltIn(str(named[0]), named[1], named[2], **others)
+
+
+SCORERS: dict[str, BuiltIn] = {
+    "exact": _built_in("rules", "exact"),
+    "normalised": _built_in("rules", "normalised"),
+    "numeric": _built_in("rules", "numeric"),
+    "regex": _built_in("rules", "regex", "check_regex", in_worker=True),
+    "choice": _built_in("choice", "choice", "check"),
+    "math": _built_in("mathematics", "math", "check", "prepare", in_worker=True),
+    "json_schema": _built_in("structured", "json_schema", "check", "prepare", in_worker=True),
+    "reasoning_gym": _built_in("gym", "reasoning_gym", "check", "prepare", in_worker=True),
 }
-# A pattern can backtrack for ever on a text that a model wrote; only a process of its own can be stopped.
-IN_WORKER = frozenset({"regex"})
 
 
 class Scorer(Protocol):
@@ -41,19 +78,29 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one scorer of the list says of a candidate. `value=None`: it could not be judged, `error` says why."""
+    """What one scorer of the list says of a candidate. `value=None`: it could not be judged, `error` says why.
+    `extras` is what a function logged of the candidate: plain JSON data by name."""
 
     value: float | None
     answer: str | None = None
     explanation: str | None = None
     error: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A candidate as one scorer is asked about it: `text` is what was taken out of the candidate's own."""
+
+    candidate: Candidate
+    text: str
 
 
 class Judge(Protocol):
     """One scorer of the list."""
 
-    def judge(self, group: Group) -> Sequence[Verdict]:
-        """One Verdict per candidate of the group, in order."""
+    def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> Sequence[Verdict]:
+        """One Verdict per candidate of that prompt, in order."""
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
         """Raise DataError where a prompt lacks a reference that this scorer needs and can use."""
@@ -62,12 +109,18 @@ class Judge(Protocol):
         """End what runs."""
 
 
-def check(config: ScoreConfig) -> None:
-    """Raise ConfigError for an unknown scorer or parameter, without running user code."""
-    from selftrain.scoring.combined import check_scorer
+def check(config: ScoreConfig, base: Path | None = None) -> None:
+    """Raise ConfigError for an unknown scorer or parameter, DependencyError for a missing package; user code is not
+    run. `base` is the recipe's folder: without it, files that params name are looked at by `build` alone."""
+    check_scorers(config.scorers, base)
 
-    for scorer in config.scorers:
-        check_scorer(scorer)
+
+def check_scorers(scorers: Iterable[ScorerConfig], base: Path | None = None) -> None:
+    """As `check`, of scorers listed elsewhere (`evaluate.retention_scorers`)."""
+    from selftrain.scoring.checking import check_scorer
+
+    for scorer in scorers:
+        check_scorer(scorer, base)
 
 
 def build(config: ScoreConfig, base: Path) -> CombinedScorer:
@@ -77,5 +130,22 @@ def build(config: ScoreConfig, base: Path) -> CombinedScorer:
     """
     from selftrain.scoring.combined import build_combined
 
-    check(config)
+    check(config, base)
     return build_combined(config, base)
+
+
+METRIC_PREFIX = "score/"
+
+
+def logged_metrics(groups: Iterable[Group]) -> dict[str, float]:
+    """What reward functions gave `log_metric`, as `score/<name>`: the mean over its calls for the groups' candidates.
+
+    `Score.extras` keeps the values of all calls about a group with the first candidate that was asked about.
+    """
+    called: dict[str, list[float]] = {}
+    for group in groups:
+        for score in group.scores:
+            for name, values in score.extras.items():
+                if name.startswith(METRIC_PREFIX):
+                    called.setdefault(name, []).extend(values)
+    return {name: sum(values) / len(values) for name, values in sorted(called.items()) if values}

@@ -1,157 +1,137 @@
-"""The scorer of a whole config: the weighted mean of the scorers it lists."""
+"""The scorer of a whole config: its scorers by cost, gates, and the weighted mean of what they say."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from selftrain.config import ScoreConfig, ScorerConfig
-from selftrain.errors import ConfigError, DataError
-from selftrain.plugins import is_reference, load_function
+from selftrain.errors import DataError
 from selftrain.records import Candidate, Group, Prompt, Score
-from selftrain.scoring import IN_WORKER, SCORERS, Judge, Verdict
-from selftrain.scoring.functions import FunctionJudge
-from selftrain.scoring.rules import check_reference
+from selftrain.scoring import METRIC_PREFIX, Asked, Judge, Verdict
+from selftrain.scoring.judges import built, runs_apart
 
-Rule = Callable[..., Verdict]
-
-
-def check_scorer(scorer: ScorerConfig) -> None:
-    """Raise ConfigError for an unknown name, or a parameter that the rule does not have or cannot use."""
-    if scorer.name not in SCORERS:
-        if is_reference(scorer.name):
-            return
-        near = difflib.get_close_matches(scorer.name, SCORERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "use file.py:function for a function of your own"
-        raise ConfigError(f"score.scorers: unknown scorer {scorer.name!r}; known: {', '.join(SCORERS)}; {hint}")
-    rule = _rule(scorer.name)
-    hints = get_type_hints(rule, include_extras=True)
-    parameters = [one for one in inspect.signature(rule).parameters.values() if one.kind is one.KEYWORD_ONLY]
-    known = {one.name for one in parameters}
-    for name, value in scorer.params.items():
-        where = f"score.scorers: {scorer.name}: params.{name}"
-        if name not in known:
-            raise ConfigError(f"{where}: there is no such parameter; known: {', '.join(sorted(known))}")
-        try:
-            TypeAdapter(hints[name]).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise ConfigError(
-                f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')} (got {value!r})"
-            ) from None
-    for one in parameters:
-        if one.default is one.empty and one.name not in scorer.params:
-            raise ConfigError(f"score.scorers: {scorer.name}: params.{one.name} is missing and has no default")
-
-
-def _rule(name: str) -> Rule:
-    return load_function(SCORERS[name], Path())
-
-
-class RuleJudge:
-    """A built-in rule. Judged here, or by `worker` where the rule must be stoppable."""
-
-    def __init__(self, rule: Rule, params: Mapping[str, Any], worker: FunctionJudge | None = None) -> None:
-        self._rule, self._params, self._worker = rule, dict(params), worker
-
-    def judge(self, group: Group) -> Sequence[Verdict]:
-        """One Verdict per candidate, in order."""
-        if group.prompt.reference is None:
-            return [Verdict(None, error="the prompt has no reference")] * len(group.candidates)
-        if self._worker is not None:
-            return self._worker.judge(group)
-        return [self._verdict(candidate.text, group.prompt.reference) for candidate in group.candidates]
-
-    def _verdict(self, text: str, reference: str) -> Verdict:
-        try:
-            return self._rule(text, reference, **self._params)
-        except Exception as error:
-            # A text that a rule stumbles over is unscored and counted; it must not end the run.
-            return Verdict(None, error=f"{type(error).__name__}: {error}")
-
-    def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """Raise DataError unless every prompt's reference is correct by its own rule."""
-        wrong = []
-        for prompt in prompts:
-            try:
-                if prompt.reference is None:
-                    raise ValueError("there is no reference")
-                check_reference(self._rule, prompt.reference, self._params)
-            except ValueError as error:
-                wrong.append(f"  prompt {prompt.id}: {error}")
-        if wrong:
-            more = [f"  and {len(wrong) - 5} more"] if len(wrong) > 5 else []
-            name = self._rule.__name__
-            raise DataError(
-                "\n".join([f"scorer {name} cannot use the references of {len(wrong)} prompts:", *wrong[:5], *more])
-                + "\ncorrect them, name another column in prompts.<set>.columns.reference, or use another scorer"
-            )
-
-    def close(self) -> None:
-        """End the worker, if there is one."""
-        if self._worker is not None:
-            self._worker.close()
+COST_OF_RULE = 1.0
+COST_OF_PROCESS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
+    """One scorer of the list, by the name that its values have in `Score.parts`."""
+
     name: str
-    weight: float
+    config: ScorerConfig
     judge: Judge
+
+    @property
+    def order(self) -> tuple[float, bool]:
+        """Cheaper ones first, and of those gates first."""
+        cost = self.config.cost
+        if cost is None:
+            cost = COST_OF_PROCESS if runs_apart(self.config) else COST_OF_RULE
+        return cost, not self.config.gate
+
+    def judges(self, prompt: Prompt) -> bool:
+        """Whether it is asked about the prompt's task at all."""
+        return not self.config.tasks or prompt.task in self.config.tasks
 
 
 class CombinedScorer:
-    """A Scorer: value = weighted mean of its parts, correct = value >= `correct_at`. A candidate that one part could
-    not judge is unscored. Close it, or use it in a `with`."""
+    """A Scorer. The parts that judge a prompt's task are asked in the order of their costs; `value` is the mean of
+    their values weighted by `weight`, `correct` is value >= `correct_at`.
 
-    def __init__(self, parts: Sequence[_Part], correct_at: float) -> None:
+    A candidate that a gate does not find right (value under 1) has value 0, and no later part is asked about it. One
+    that a gate, or a part with a weight, could not judge is unscored, unless a gate decided. A part of weight 0 that is
+    no gate is only looked at. Close it, or use it in a `with`.
+    """
+
+    def __init__(self, parts: Sequence[Part], correct_at: float) -> None:
         self._parts, self._correct_at = tuple(parts), correct_at
 
     def score(self, group: Group) -> tuple[Score, ...]:
         """One Score per candidate, in order."""
-        columns = [part.judge.judge(group) for part in self._parts]
-        rows = zip(group.candidates, zip(*columns, strict=True), strict=True)
-        return tuple(self._combine(candidate, verdicts) for candidate, verdicts in rows)
+        asked = [part for part in self._parts if part.judges(group.prompt)]
+        verdicts: list[dict[str, Verdict]] = [{} for _ in group.candidates]
+        open_still = list(range(len(group.candidates)))
+        for part in sorted(asked, key=lambda one: one.order):
+            of_part = part.judge.judge(group.prompt, [_as_asked(group.candidates[index]) for index in open_still])
+            for index, verdict in zip(open_still, of_part, strict=True):
+                verdicts[index][part.name] = verdict
+            if part.config.gate:
+                open_still = [index for index in open_still if _passed(verdicts[index][part.name])]
+        return tuple(
+            self._combined(group.prompt, candidate, asked, of_candidate)
+            for candidate, of_candidate in zip(group.candidates, verdicts, strict=True)
+        )
 
-    def _combine(self, candidate: Candidate, verdicts: Sequence[Verdict]) -> Score:
-        named = list(zip(self._parts, verdicts, strict=True))
-        values = [verdict.value for verdict in verdicts if verdict.value is not None]
-        value = self._mean(values) if len(values) == len(verdicts) else None
-        errors = [(part.name, verdict.error or "gave no value") for part, verdict in named if verdict.value is None]
-        explanations = [(part.name, verdict.explanation) for part, verdict in named if verdict.explanation]
+    def explain(self, prompt: Prompt, text: str, *, reasoning: str | None = None) -> Score:
+        """What the scorers say of one answer to that prompt, for a person to read: `answer` is what was taken out of
+        the text, `explanation` says where and how it was compared, `parts` what each scorer gave. The text is judged as
+        a candidate that ended by itself, without token ids."""
+        candidate = Candidate(
+            id="explained",
+            prompt_id=prompt.id,
+            index=0,
+            wave=0,
+            text=text,
+            prompt_token_ids=(),
+            completion_token_ids=(),
+            finish_reason="stop_token",
+            seed=0,
+            policy_digest="",
+            logprobs=(),
+            reasoning=reasoning,
+        )
+        return self.score(Group(prompt, (candidate,)))[0]
+
+    def _combined(
+        self, prompt: Prompt, candidate: Candidate, asked: Sequence[Part], verdicts: Mapping[str, Verdict]
+    ) -> Score:
+        value = self._value(asked, verdicts)
+        errors = [
+            (name, verdict.error or "gave no value") for name, verdict in verdicts.items() if verdict.value is None
+        ]
+        if not any(part.config.weight for part in asked):
+            errors = [("", f"no scorer judges task {prompt.task!r}; name it in the tasks of one")]
+        in_order = [(part.name, verdicts[part.name]) for part in asked if part.name in verdicts]
         return Score(
             candidate_id=candidate.id,
             value=value,
             correct=None if value is None else value >= self._correct_at,
-            answer=next((verdict.answer for verdict in verdicts if verdict.answer is not None), None),
-            explanation=self._joined(explanations),
-            parts={part.name: verdict.value for part, verdict in named},
-            error=self._joined(errors),
+            answer=next((verdict.answer for _, verdict in in_order if verdict.answer is not None), None),
+            explanation=_joined(asked, _explanations(asked, verdicts)),
+            parts={part.name: _value_of(verdicts.get(part.name)) for part in asked},
+            error=_joined(asked, errors) if value is None else None,
+            extras=_extras(in_order),
         )
 
-    def _mean(self, values: Sequence[float]) -> float:
-        weights = [part.weight for part in self._parts]
-        mean = math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights)
-        # A mean of equal values is that value, not one rounding below `correct_at`.
-        return min(max(mean, min(values)), max(values))
-
-    def _joined(self, lines: Sequence[tuple[str, str]]) -> str | None:
-        if len(self._parts) == 1:
-            return lines[0][1] if lines else None
-        return "; ".join(f"{name}: {line}" for name, line in lines) or None
+    def _value(self, asked: Sequence[Part], verdicts: Mapping[str, Verdict]) -> float | None:
+        values = {part.name: _value_of(verdicts.get(part.name)) for part in asked}
+        of_gates = [values[part.name] for part in asked if part.config.gate and part.name in verdicts]
+        if any(value is not None and value < 1.0 for value in of_gates):
+            return 0.0
+        weighted = [(part.config.weight, values[part.name]) for part in asked if part.config.weight]
+        if None in of_gates or not weighted:
+            return None
+        known = [(weight, value) for weight, value in weighted if value is not None]
+        return _mean(known) if len(known) == len(weighted) else None
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """Raise DataError where a prompt's reference is missing or useless to a rule that needs it."""
+        """Raise DataError where no scorer judges a prompt's task, or a prompt's reference is missing or useless to a
+        rule that needs it."""
         prompts = tuple(prompts)
+        for prompt in prompts:
+            if not any(part.config.weight for part in self._parts if part.judges(prompt)):
+                raise DataError(
+                    f"no scorer with a weight judges prompt {prompt.id} of task {prompt.task!r}; score.scorers names "
+                    f"the tasks {', '.join(sorted({name for part in self._parts for name in part.config.tasks}))}"
+                )
         for part in self._parts:
-            part.judge.check_references(prompts)
+            part.judge.check_references([prompt for prompt in prompts if part.judges(prompt)])
 
     def close(self) -> None:
         """End the worker processes."""
@@ -167,27 +147,73 @@ class CombinedScorer:
         self.close()
 
 
+def _as_asked(candidate: Candidate) -> Asked:
+    return Asked(candidate, candidate.text)
+
+
+def _passed(verdict: Verdict) -> bool:
+    return verdict.value is not None and verdict.value >= 1.0
+
+
+def _value_of(verdict: Verdict | None) -> float | None:
+    return None if verdict is None else verdict.value
+
+
+def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+    total = math.fsum(weight for weight, _ in weighted)
+    mean = math.fsum(weight * value for weight, value in weighted) / total
+    values = [value for _, value in weighted]
+    # A mean of equal values is that value, not one rounding below `correct_at`.
+    return min(max(mean, min(values)), max(values))
+
+
+def _explanations(asked: Sequence[Part], verdicts: Mapping[str, Verdict]) -> list[tuple[str, str]]:
+    """What each part said, in the order of the list; of parts that were not asked, which gate decided."""
+    lines = []
+    gates = [part.name for part in asked if part.config.gate and part.name in verdicts]
+    decided = next((name for name in gates if not _passed(verdicts[name])), None)
+    for part in asked:
+        verdict = verdicts.get(part.name)
+        if verdict is None:
+            lines.append((part.name, f"not asked, as {decided} did not find it right"))
+        elif verdict.value is None:
+            lines.append((part.name, f"could not judge it: {verdict.error or 'gave no value'}"))
+        elif verdict.explanation:
+            lines.append((part.name, verdict.explanation))
+    return lines
+
+
+def _joined(parts: Sequence[Part], lines: Sequence[tuple[str, str]]) -> str | None:
+    if len(parts) <= 1:
+        return lines[0][1] if lines else None
+    return "; ".join(f"{name}: {line}" if name else line for name, line in lines) or None
+
+
+def _extras(verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
+    """What all parts logged. A column that two of them name alike is the first's, and `<part>: <column>` the other's;
+    calls of log_metric with one name are counted together."""
+    found: dict[str, Any] = {}
+    for name, verdict in verdicts:
+        for column, value in verdict.extras.items():
+            if column not in found:
+                found[column] = value
+            elif column.startswith(METRIC_PREFIX) and isinstance(value, list) and isinstance(found[column], list):
+                found[column] = [*found[column], *value]
+            else:
+                found[f"{name}: {column}"] = value
+    return found
+
+
 def build_combined(config: ScoreConfig, base: Path) -> CombinedScorer:
     """Start every scorer of the list; if one fails, those before it are ended."""
-    parts: list[_Part] = []
+    parts: list[Part] = []
     try:
         for scorer in config.scorers:
             earlier = sum(1 for one in config.scorers[: len(parts)] if one.name == scorer.name)
             name = f"{scorer.name}#{earlier + 1}" if earlier else scorer.name
-            parts.append(_Part(name, scorer.weight, _judge(scorer, base, config.timeout_seconds)))
+            parts.append(Part(name, scorer, built(scorer, base, config.timeout_seconds)))
     except BaseException:
         for part in parts:
             part.judge.close()
         raise
     return CombinedScorer(parts, config.correct_at)
-
-
-def _judge(scorer: ScorerConfig, base: Path, timeout_seconds: float) -> Judge:
-    reference = SCORERS.get(scorer.name, scorer.name)
-    worker = None
-    if scorer.name not in SCORERS or scorer.name in IN_WORKER:
-        worker = FunctionJudge(reference, base=base, params=scorer.params, timeout_seconds=timeout_seconds)
-    if scorer.name not in SCORERS:
-        assert worker is not None
-        return worker
-    return RuleJudge(_rule(scorer.name), scorer.params, worker)

@@ -1,7 +1,8 @@
 """User functions as scorers, seen from the trainer: never imported here, run in a worker process that can be killed.
 
 The worker is a fresh process in a group of its own, never a fork of the trainer (which holds threads, an accelerator
-and open files). A group's candidates are sent together and answered one by one, so the time-out is each candidate's.
+and open files). A group's candidates are sent together and answered one by one, so the time-out is each candidate's;
+a function with TRL's signature gets them all at once, and their time-outs together.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from selftrain import errors
-from selftrain.errors import DataError, SelftrainError
-from selftrain.records import Candidate, Group, Prompt
-from selftrain.scoring import Verdict
+from selftrain.errors import ConfigError, DataError, DependencyError, SelftrainError
+from selftrain.records import Prompt
+from selftrain.scoring import Asked, Verdict
 from selftrain.scoring.worker import HEADER, frame
 
 # Not `-m`: that puts the working directory first on the path, where a user's json.py would be imported for ours.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from selftrain.scoring.worker import main; main()"
 LOAD_SECONDS = 300.0
 _CHUNK = 1 << 16
+_CHECKED_AT_ONCE = 256
+_KINDS = {one.__name__: one for one in (ConfigError, DataError, DependencyError)}
+_TRLS_OWN = frozenset({"prompt", "prompts", "completion", "completions", "completion_ids"})
 
 
 class _TimedOut(Exception):  # noqa: N818
@@ -106,57 +109,94 @@ class _Worker:
 
 
 class FunctionJudge:
-    """A function in a worker. Construction loads it; raises ConfigError or DataError where that fails."""
+    """A function in a worker, or a built-in rule that must be stoppable. Construction loads it; raises ConfigError,
+    DataError or DependencyError where that fails."""
 
-    def __init__(self, reference: str, *, base: Path, params: Mapping[str, Any], timeout_seconds: float) -> None:
-        self._task = {"reference": reference, "base": str(base.resolve()), "params": dict(params)}
+    def __init__(
+        self,
+        reference: str,
+        *,
+        base: Path,
+        params: Mapping[str, Any],
+        timeout_seconds: float,
+        check: str | None = None,
+        prepare: str | None = None,
+    ) -> None:
+        self._reference = reference
+        self._task = {
+            "reference": reference,
+            "base": str(base.resolve()),
+            "params": dict(params),
+            "check": check,
+            "prepare": prepare,
+        }
         self._timeout = timeout_seconds
-        self._takes: frozenset[str] = frozenset()
+        self._loaded: dict[str, Any] = {}
         self._worker: _Worker | None = None
         self._start()
 
-    def judge(self, group: Group) -> list[Verdict]:
-        """One Verdict per candidate, in order."""
-        calls = [self._call(group.prompt, candidate) for candidate in group.candidates]
-        verdicts: list[Verdict] = []
-        died_before = False
-        while len(verdicts) < len(calls):
-            worker = self._worker or self._start()
-            try:
-                worker.send(calls[len(verdicts) :], self._timeout)
-                while len(verdicts) < len(calls):
-                    verdicts.append(Verdict(**worker.receive(self._timeout)))
-                    died_before = False
-            except _TimedOut:
-                self._stop()
-                verdicts.append(Verdict(None, error=f"timed out after {self._timeout:g} s"))
-                died_before = False
-            except (_Died, ValueError):
-                # Once more in a fresh worker: the kernel, short of memory, may have killed it for no fault of its own.
-                code = self._stop(grace_seconds=1.0)
-                if died_before:
-                    verdicts.append(Verdict(None, error=f"the worker died twice ({_ending(code)})"))
-                died_before = not died_before
-        return verdicts
+    def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> list[Verdict]:
+        """One Verdict per candidate, in order. A function with TRL's signature is asked once, about all of them, and
+        may take as long as for each of them in turn."""
+        if not asked:
+            return []
+        if self._loaded["grouped"]:
+            (answer,) = self._ask([_group_call(prompt, asked)], len(asked) * self._timeout)
+            answers = answer if isinstance(answer, list) else [answer] * len(asked)
+        else:
+            answers = self._ask([self._call(prompt, one) for one in asked], self._timeout)
+        return [Verdict(**answer) for answer in answers]
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """A user function decides itself what a missing reference means."""
+        """A user function decides itself what a missing reference means. Raises DataError where a function with TRL's
+        signature asks for a column that a prompt's row does not have."""
+        for prompt in prompts:
+            missing = [name for name in self._loaded["columns"] if name not in prompt.metadata]
+            if missing:
+                raise DataError(
+                    f"{self._reference} asks for {missing[0]!r}, and prompt {prompt.id} has no such column; it has: "
+                    f"{', '.join(prompt.metadata) or 'none'}. Rename the argument or the column, or give it a default; "
+                    "the reference is given as reference, answer and solution"
+                )
+
+    def unusable(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, str]]:
+        """The prompts that the built-in rule cannot judge, and why not."""
+        for start in range(0, len(prompts), _CHECKED_AT_ONCE):
+            some = prompts[start : start + _CHECKED_AT_ONCE]
+            calls = [{"of": "check", "given": _given(prompt, None, self._loaded["checks"])} for prompt in some]
+            for prompt, answer in zip(some, self._ask(calls, self._timeout), strict=True):
+                if answer["value"] != 1.0:
+                    yield prompt, str(answer["error"])
 
     def close(self) -> None:
         """End the worker."""
         self._stop()
 
-    def _call(self, prompt: Prompt, candidate: Candidate) -> dict[str, Any]:
-        asked = prompt.text if prompt.messages is None else [asdict(message) for message in prompt.messages]
-        offered = {
-            "text": candidate.text,
-            "reference": prompt.reference,
-            "prompt": asked,
-            "metadata": dict(prompt.metadata),
-            "finish_reason": candidate.finish_reason,
-            "num_tokens": len(candidate.completion_token_ids),
-        }
-        return {name: value for name, value in offered.items() if name in self._takes}
+    def _ask(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """What the worker answers to each call within so many seconds, or else a verdict with the error."""
+        answers: list[Any] = []
+        died_before = False
+        while len(answers) < len(calls):
+            worker = self._worker or self._start()
+            try:
+                worker.send(calls[len(answers) :], seconds)
+                while len(answers) < len(calls):
+                    answers.append(worker.receive(seconds))
+                    died_before = False
+            except _TimedOut:
+                self._stop()
+                answers.append(asdict(Verdict(None, error=f"timed out after {seconds:g} s")))
+                died_before = False
+            except (_Died, ValueError):
+                # Once more in a fresh worker: the kernel, short of memory, may have killed it for no fault of its own.
+                code = self._stop(grace_seconds=1.0)
+                if died_before:
+                    answers.append(asdict(Verdict(None, error=f"the worker died twice ({_ending(code)})")))
+                died_before = not died_before
+        return answers
+
+    def _call(self, prompt: Prompt, asked: Asked) -> dict[str, Any]:
+        return {"of": "text", "given": _given(prompt, asked, self._loaded["takes"])}
 
     def _start(self) -> _Worker:
         worker = _Worker()
@@ -175,14 +215,59 @@ class FunctionJudge:
             raise
         if "error" in answer:
             self._stop()
-            kind = {"ConfigError": errors.ConfigError, "DataError": DataError}.get(answer["error"], SelftrainError)
-            raise kind(answer["message"])
-        self._takes = frozenset(answer["takes"])
+            raise _KINDS.get(answer["error"], SelftrainError)(answer["message"])
+        self._loaded = answer
         return worker
 
     def _stop(self, *, grace_seconds: float = 0.0) -> int:
         worker, self._worker = self._worker, None
         return worker.stop(grace_seconds=grace_seconds) if worker else 0
+
+
+def _given(prompt: Prompt, asked: Asked | None, names: Collection[str]) -> dict[str, Any]:
+    """The arguments among `names`; without a candidate, those that are the prompt's."""
+    offered = {
+        "reference": prompt.reference,
+        "prompt": _as_asked(prompt),
+        "metadata": dict(prompt.metadata),
+        "task": prompt.task,
+    }
+    if asked is not None:
+        offered |= {
+            "text": asked.text,
+            "full_text": asked.candidate.text,
+            "reasoning": asked.candidate.reasoning,
+            "finish_reason": asked.candidate.finish_reason,
+            "num_tokens": len(asked.candidate.completion_token_ids),
+        }
+    return {name: value for name, value in offered.items() if name in names}
+
+
+def _group_call(prompt: Prompt, asked: Sequence[Asked]) -> dict[str, Any]:
+    """Candidates as TRL gives them: text after a text, a list of one message after a conversation."""
+    columns = {name: value for name, value in prompt.metadata.items() if name not in _TRLS_OWN}
+    columns |= {"reference": prompt.reference}
+    columns = {"answer": prompt.reference, "solution": prompt.reference, "task": prompt.task, **columns}
+    completions: list[Any] = [one.text for one in asked]
+    if prompt.messages is not None:
+        completions = [[_message(one)] for one in asked]
+    return {
+        "of": "group",
+        "prompt": _as_asked(prompt),
+        "columns": columns,
+        "completions": completions,
+        "completion_ids": [list(one.candidate.completion_token_ids) for one in asked],
+    }
+
+
+def _message(asked: Asked) -> dict[str, str]:
+    reasoning = asked.candidate.reasoning
+    said = {"role": "assistant", "content": asked.text}
+    return said if reasoning is None else {**said, "reasoning_content": reasoning}
+
+
+def _as_asked(prompt: Prompt) -> Any:
+    return prompt.text if prompt.messages is None else [asdict(message) for message in prompt.messages]
 
 
 def _ending(code: int) -> str:

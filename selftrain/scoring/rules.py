@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -129,10 +129,13 @@ def regex(
 _COMPARE: dict[str, Callable[[str, str], Verdict]] = {"exact": exact, "normalised": normalised, "numeric": numeric}
 
 
-def check_reference(rule: Callable[..., Verdict], reference: str, params: dict[str, Any]) -> None:
+def check_regex(reference: str, *, pattern: str, take: Take = "only", compare: Compare = "exact") -> None:
+    """Raise ValueError unless the reference is correct by the rule that what the pattern matched is compared with."""
+    check_reference(_COMPARE[compare], reference, {})
+
+
+def check_reference(rule: Callable[..., Verdict], reference: str, params: Mapping[str, Any]) -> None:
     """Raise ValueError unless the reference, given as the answer, is correct by the rule."""
-    if rule is regex:
-        rule, params = _COMPARE[params.get("compare", "exact")], {}
     verdict = rule(reference, reference, **params)
     if verdict.value != 1.0:
         raise ValueError(f"the reference {_shown(reference)} is not correct by its own rule: {verdict.explanation}")

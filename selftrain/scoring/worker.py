@@ -1,4 +1,5 @@
-"""The program of a worker process: loads one function, then judges the candidates it is sent, one by one.
+"""The program of a worker process: loads one function, then judges the candidates it is sent, one by one, or a group
+at a time where the function has TRL's signature.
 
 Frames of JSON, each after its length in four bytes, go over the pipes that were standard input and output. The
 function sees neither: what it prints goes to standard error, and its standard input is empty. This keeps prints and
@@ -10,24 +11,42 @@ from __future__ import annotations
 import ctypes
 import inspect
 import json
-import math
 import os
 import signal
 import struct
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from selftrain.errors import ConfigError, SelftrainError
 from selftrain.plugins import load_function
-from selftrain.scoring import Verdict
+from selftrain.scoring import Verdict, reward_functions
+from selftrain.scoring.results import error_of, verdict_of
+from selftrain.scoring.reward_functions import awaited, is_grouped, judge_group
 
-OFFERED = ("text", "reference", "prompt", "metadata", "finish_reason", "num_tokens")
+OFFERED = (
+    "text",
+    "reference",
+    "prompt",
+    "metadata",
+    "finish_reason",
+    "num_tokens",
+    "full_text",
+    "reasoning",
+    "task",
+)
 HEADER = struct.Struct(">I")
-MAX_CHARACTERS = 2000
 _PR_SET_PDEATHSIG = 1
+# Rules only read and compute. Some libraries evaluate the answers they read, so nothing else is let through.
+_FORBIDDEN = frozenset(
+    f"os.{name}"
+    for name in (
+        *("system", "exec", "fork", "forkpty", "posix_spawn", "kill", "killpg", "remove", "rename", "rmdir", "mkdir"),
+        *("link", "symlink", "truncate", "chmod"),
+    )
+) | {"subprocess.Popen", "socket.connect"}
 
 
 def frame(value: Any) -> bytes:
@@ -50,14 +69,14 @@ def main() -> None:
     try:
         task = _read(requests)
         try:
-            function, takes = _load(task["reference"], Path(task["base"]), task["params"])
+            loaded = _load(task)
         except SelftrainError as error:
             answers.write(frame({"error": type(error).__name__, "message": str(error)}))
             return
-        answers.write(frame({"takes": takes}))
+        answers.write(frame(loaded.described()))
         while True:
             for call in _read(requests):
-                answers.write(frame(_judge(function, {**call, **task["params"]})))
+                answers.write(frame(loaded.answer(call)))
     except (EOFError, BrokenPipeError):
         return
 
@@ -78,49 +97,48 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _load(reference: str, base: Path, params: Mapping[str, Any]) -> tuple[Callable[..., Any], list[str]]:
-    """The function, and which of OFFERED it takes. Raises ConfigError where it cannot be called with those."""
-    function = load_function(reference, base)
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{reference}: its signature cannot be read: {error}") from None
-    for parameter in parameters:
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise ConfigError(f"{reference}: {parameter.name!r} is positional-only; scorers are called by keyword")
-    named = {one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
-    own = [name for name in named if name not in OFFERED]
-    for name in params:
-        if name in OFFERED or (name not in named and not takes_any):
-            raise ConfigError(f"{reference}: there is no parameter {name!r}; known: {', '.join(own) or 'none'}")
-    for name in own:
-        if named[name].default is inspect.Parameter.empty and name not in params:
-            raise ConfigError(
-                f"{reference}: nothing is known for its argument {name!r}; "
-                f"a scorer is given {', '.join(OFFERED)}, and what its params name"
-            )
-    takes = [name for name in OFFERED if takes_any or name in named]
-    if not takes:
-        raise ConfigError(f"{reference}: it takes nothing of a candidate; name some of {', '.join(OFFERED)}")
-    return function, takes
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A function, and what it can be given. `accepts` are the parameters of one that is asked about groups (None:
+    any), `columns` those that only the prompts' rows can fill."""
 
+    function: Callable[..., Any]
+    check: Callable[..., Any] | None
+    params: Mapping[str, Any]
+    takes: tuple[str, ...]
+    checks: tuple[str, ...] = ()
+    grouped: bool = False
+    accepts: frozenset[str] | None = None
+    columns: tuple[str, ...] = ()
 
-def _judge(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The verdict as plain data. Whatever the function raises, exits included, is an error of this candidate alone."""
-    process = os.getpid()
-    try:
-        verdict = _verdict(function(**arguments))
-        _end_if_forked(process)
-    except BaseException as error:
-        _end_if_forked(process)
-        return {"value": None, "error": _cut(f"{_described(error)}{_place(function, error)}")}
-    return {
-        "value": verdict.value,
-        "answer": None if verdict.answer is None else _cut(verdict.answer),
-        "explanation": None if verdict.explanation is None else _cut(verdict.explanation),
-        "error": verdict.error,
-    }
+    def described(self) -> dict[str, Any]:
+        """What the trainer has to know of it."""
+        return {"takes": self.takes, "checks": self.checks, "grouped": self.grouped, "columns": self.columns}
+
+    def answer(self, call: Mapping[str, Any]) -> Any:
+        """The verdict as plain data; of a group, a list of them. Whatever the function raises, exits included, is an
+        error of this call alone."""
+        process = os.getpid()
+        try:
+            answer = self._answer(call)
+            _end_if_forked(process)
+        except BaseException as error:
+            _end_if_forked(process)
+            return asdict(Verdict(None, error=error_of(self.function, error)))
+        return answer
+
+    def _answer(self, call: Mapping[str, Any]) -> Any:
+        if call["of"] == "group":
+            found = judge_group(self.function, call, self.params, self.accepts)
+            return [asdict(one) for one in found]
+        if call["of"] == "check":
+            assert self.check is not None
+            try:
+                self.check(**call["given"], **self.params)
+            except ValueError as error:
+                return asdict(Verdict(0.0, error=str(error)))
+            return asdict(Verdict(1.0))
+        return asdict(verdict_of(awaited(self.function(**call["given"], **self.params))))
 
 
 def _end_if_forked(process: int) -> None:
@@ -129,46 +147,99 @@ def _end_if_forked(process: int) -> None:
         os._exit(0)
 
 
-def _verdict(result: Any) -> Verdict:
-    if isinstance(result, Verdict):
-        return result
-    answer = explanation = None
-    if isinstance(result, Mapping):
-        if "value" not in result:
-            raise TypeError(f"the function returned a dict without 'value': {_cut(repr(result), 200)}")
-        answer, explanation = result.get("answer"), result.get("explanation")
-        result = result["value"]
-    if result is None:
-        return Verdict(None, error="the function returned None")
-    if isinstance(result, str | bytes) or not (isinstance(result, int) or callable(getattr(result, "__float__", None))):
-        raise TypeError(f"the function returned {_cut(repr(result), 200)}; return a bool, a number, None or a dict")
-    value = float(result)
-    if not math.isfinite(value):
-        return Verdict(None, error=f"the function returned {value}, which is no value")
-    return Verdict(
-        value,
-        None if answer is None else str(answer),
-        f"the function gave {value:g}" if explanation is None else str(explanation),
-    )
+def _load(task: Mapping[str, Any]) -> _Loaded:
+    """Raises ConfigError where the function cannot be called with what is offered."""
+    base, params = Path(task["base"]), task["params"]
+    if task["prepare"] is not None:
+        _silence()
+        load_function(task["prepare"], base)()
+        _forbid()
+    function = load_function(task["reference"], base)
+    named, takes_any = _parameters(function, task["reference"])
+    if is_grouped(named):
+        return _grouped(function, task["reference"], named, takes_any, params)
+    _require_fillable(task["reference"], named, takes_any, params, OFFERED)
+    takes = tuple(name for name in OFFERED if takes_any or name in named)
+    if not takes:
+        raise ConfigError(f"{task['reference']}: it takes nothing of a candidate; name some of {', '.join(OFFERED)}")
+    check = None if task["check"] is None else load_function(task["check"], base)
+    checks = () if check is None else tuple(name for name in OFFERED if name in inspect.signature(check).parameters)
+    return _Loaded(function, check, params, takes, checks)
 
 
-def _described(error: BaseException) -> str:
+def _grouped(
+    function: Callable[..., Any],
+    reference: str,
+    named: Mapping[str, inspect.Parameter],
+    takes_any: bool,
+    params: Mapping[str, Any],
+) -> _Loaded:
+    offered = (*reward_functions.OFFERED, *reward_functions.OFFERED_COLUMNS)
+    _require_known(reference, named, takes_any, params, reward_functions.OFFERED)
+    columns = tuple(name for name in _unfilled(named, params) if name not in offered)
+    accepts = None if takes_any else frozenset(named)
+    return _Loaded(function, None, params, (), grouped=True, accepts=accepts, columns=columns)
+
+
+def _parameters(function: Callable[..., Any], reference: str) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The parameters that can be given by keyword, and whether it takes any others."""
     try:
-        message = str(error)
-    except Exception:
-        message = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{reference}: its signature cannot be read: {error}") from None
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ConfigError(f"{reference}: {parameter.name!r} is positional-only; scorers are called by keyword")
+    named = {one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    return named, any(one.kind is one.VAR_KEYWORD for one in parameters)
 
 
-def _place(function: Callable[..., Any], error: BaseException) -> str:
-    """The innermost line of the function's own file."""
-    file = inspect.unwrap(function).__code__.co_filename if inspect.isfunction(inspect.unwrap(function)) else None
-    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
-    return f" ({Path(str(file)).name}:{lines[-1]})" if lines else ""
+def _require_known(
+    reference: str, named: Collection[str], takes_any: bool, params: Mapping[str, Any], offered: Collection[str]
+) -> None:
+    own = [name for name in named if name not in offered]
+    for name in params:
+        if name in offered or (name not in named and not takes_any):
+            raise ConfigError(f"{reference}: there is no parameter {name!r}; known: {', '.join(own) or 'none'}")
 
 
-def _cut(text: str, limit: int = MAX_CHARACTERS) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _require_fillable(
+    reference: str,
+    named: Mapping[str, inspect.Parameter],
+    takes_any: bool,
+    params: Mapping[str, Any],
+    offered: Collection[str],
+) -> None:
+    _require_known(reference, named, takes_any, params, offered)
+    for name in _unfilled(named, params):
+        if name not in offered:
+            raise ConfigError(
+                f"{reference}: nothing is known for its argument {name!r}; "
+                f"a scorer is given {', '.join(offered)}, and what its params name"
+            )
+
+
+def _unfilled(named: Mapping[str, inspect.Parameter], params: Mapping[str, Any]) -> list[str]:
+    return [name for name, one in named.items() if one.default is inspect.Parameter.empty and name not in params]
+
+
+def _silence() -> None:
+    """What a library of a built-in rule prints is nothing to read."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+
+
+def _forbid() -> None:
+    """Refuse other programs, connections and changes of files to a built-in rule, for good."""
+    sys.dont_write_bytecode = True
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if event in _FORBIDDEN or (writes and arguments[0] != os.devnull):
+            raise PermissionError(f"{event} is nothing that a rule does")
+
+    sys.addaudithook(refuse)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Selection: which candidates become training examples, and at which step the others left.
 
     steps           the steps, each a pure function: who leaves a prompt, and why
-    survivors       from kept candidates to training examples; the buffer over rounds
-    demonstrations  the data's own completions as training examples, for the arms that ask for them
+    rules           the rules of `select.rule`: who leaves, who stays, and why
+    filters         functions of the recipe as steps
+    survivors       from kept candidates to training examples
+    buffers         which of the survivors of all rounds a round trains on
+    demonstrations  the data's own completions as training examples, for the arms that ask for them and to mix in
 
-The steps, in order: sampled, scored, finished, length, dedup, rule, max_per_prompt. With rule `random` the cap comes
-before the draw, so that exactly `count` survive where so many are left. Only `demonstrations` reads a prompt's
-reference: otherwise sampled tokens alone become training examples.
+The steps, in order: sampled, scored, finished, length, filter/NAME of each filter, dedup, rule, max_per_prompt. With
+rule `random` the cap comes before the draw, so that exactly `count` survive where so many are left. Only
+`demonstrations` makes tokens of a prompt's reference: otherwise sampled tokens alone become training examples.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from selftrain.records import FINISH_REASONS, Candidate, Funnel, Group, Score
 
 if TYPE_CHECKING:
     from selftrain.config import SelectConfig
+    from selftrain.selection.filters import Filter
+    from selftrain.selection.rules import Rule
     from selftrain.selection.steps import Row, Step
 
 
@@ -60,45 +65,63 @@ class Selection:
         }
 
 
-def select(groups: Sequence[Group], config: SelectConfig, *, seed: int) -> Selection:
+def select(groups: Sequence[Group], config: SelectConfig, *, seed: int, filters: Sequence[Filter] = ()) -> Selection:
     """Apply the steps that the config asks for. One group per prompt, scored; `config` resolved for one round.
 
-    Who is kept does not depend on the order of groups or candidates; `seed` matters to rule `random` alone.
+    `filters` are the loaded ones of `config.filters`; what they raise is passed on. Who is kept does not depend on the
+    order of groups or candidates; `seed` matters to rule `random`, and to the ties of `top_fraction`.
     """
-    from selftrain.selection import steps
+    from selftrain.selection import rules
 
     left = {group.prompt.id: _rows(group) for group in groups}
     if len(left) < len(groups):
         raise ValueError("two groups have the same prompt; put all candidates of a prompt into one group")
     counts = [("sampled", _count(left))]
     reasons: dict[str, str] = {}
-    for name, step in _planned(config, seed=seed):
-        whole = name == "rule" and config.rule == "random"
-        parts = [[row for rows in left.values() for row in rows]] if whole else list(left.values())
-        for rows in parts:
-            reasons.update(step(rows))
+    why: dict[str, str] = {}
+    rule = _told(rules.rule(config, groups, seed=seed), why)
+    for name, step in _planned(groups, config, rule, filters, seed=seed):
+        of_the_round = step is rule and config.rule in rules.OF_THE_ROUND
+        for part in [[row for rows in left.values() for row in rows]] if of_the_round else left.values():
+            reasons.update(step(part))
         left = {prompt: [row for row in rows if row[0].id not in reasons] for prompt, rows in left.items()}
-        counts.append((name, _count(left)))
-    kept = tuple(
-        Kept(candidate, score, steps.why(config, score)) for rows in left.values() for candidate, score in rows
-    )
+        if name != "rule" or config.rule != "all":  # which is no step
+            counts.append((name, _count(left)))
+    kept = tuple(Kept(candidate, score, why[candidate.id]) for rows in left.values() for candidate, score in rows)
     return Selection(kept, Funnel(tuple(counts)), reasons)
 
 
-def _planned(config: SelectConfig, *, seed: int) -> Iterator[tuple[str, Step]]:
+def _told(rule: Rule, why: dict[str, str]) -> Step:
+    """The rule as a step that notes why the others stay."""
+
+    def step(rows: Sequence[Row]) -> Mapping[str, str]:
+        ruling = rule(rows)
+        why.update(ruling.stay)
+        return ruling.leave
+
+    return step
+
+
+def _planned(
+    groups: Sequence[Group], config: SelectConfig, rule: Step, filters: Sequence[Filter], *, seed: int
+) -> Iterator[tuple[str, Step]]:
     """The steps that apply, by the names they have in the funnel."""
     from selftrain.selection import steps
+    from selftrain.selection.filters import step as filtering
 
     yield "scored", steps.unscored
     if set(config.finish_reasons) != set(FINISH_REASONS):
         yield "finished", steps.unfinished(config)
     if config.min_completion_tokens > 0 or config.max_completion_tokens is not None:
         yield "length", steps.wrong_length(config)
+    prompts = {group.prompt.id: group.prompt for group in groups}
+    for one in filters:
+        yield one.name, filtering(one, prompts)
     if config.dedup != "none":
         yield "dedup", steps.duplicates(config)
-    last = [("rule", steps.rule(config, seed=seed))] if config.rule != "all" else []
+    last = [("rule", rule)]
     if config.max_per_prompt is not None:
-        last.insert(0 if config.rule == "random" else len(last), ("max_per_prompt", steps.over_cap(config, seed=seed)))
+        last.insert(0 if config.rule == "random" else 1, ("max_per_prompt", steps.over_cap(config, seed=seed)))
     yield from last
 
 

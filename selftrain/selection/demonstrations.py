@@ -8,6 +8,8 @@ from selftrain.errors import DataError
 from selftrain.records import Prompt, Survivor, digest, seed_from
 
 TokenIds = tuple[int, ...]
+MIXED = "seed_data"
+"""Why a demonstration of `prompts.seed_data` that `select.mix_seed_data` added is among the training examples."""
 
 
 def answer_of(prompt: Prompt) -> str | None:
@@ -18,6 +20,13 @@ def answer_of(prompt: Prompt) -> str | None:
 def num_without_answer(prompts: Sequence[Prompt]) -> int:
     """How many of the prompts have nothing to demonstrate, so that `demonstrations` leaves them out."""
     return sum(answer_of(one) is None for one in prompts)
+
+
+def num_to_mix(share: float, num_survivors: int) -> int:
+    """How many demonstrations make up that share of the training examples, to the nearest: share / (1 - share) times
+    the survivors, so none beside no survivors. ReST (Gulcehre et al. 2023, arXiv 2308.08998) and RFT (Yuan et al. 2023,
+    arXiv 2308.01825) keep all of the original data in the mixture; here its share is set."""
+    return round(share / (1 - share) * num_survivors)
 
 
 def demonstrations(
@@ -42,7 +51,8 @@ def demonstrations(
     if not shown:
         raise DataError(
             f"none of the {len(prompts)} prompts has a completion or a reference, so there is nothing to demonstrate; "
-            "name their column in columns.completion, or take out the arm that trains on them"
+            "name their column in columns.completion, or take out the arm or the select.mix_seed_data that trains on "
+            "them"
         )
     encoded: dict[tuple[str, str], tuple[TokenIds, TokenIds]] = {}
     survivors = []

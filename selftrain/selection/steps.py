@@ -7,12 +7,10 @@ first" is the same one whatever order they were read in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
-from selftrain.config import SelectConfig
+from selftrain.config import SelectConfig, one
 from selftrain.records import Candidate, Score, seed_from
 
-T = TypeVar("T")
 Row = tuple[Candidate, Score]
 Step = Callable[[Sequence[Row]], Mapping[str, str]]
 
@@ -57,16 +55,15 @@ def wrong_length(config: SelectConfig) -> Step:
 
 
 def duplicates(config: SelectConfig) -> Step:
-    """All but one of those with equal text: the best value stays, of equals the first. Rule `random` must not look
-    at values, so there the first stays."""
+    """All but one of those with equal text, reasoning included: the best value stays, of equals the first. Rule
+    `random` must not look at values, so there the first stays."""
 
     def step(rows: Sequence[Row]) -> Mapping[str, str]:
         ranked = list(rows) if config.rule == "random" else best_first(rows)
-        stays: dict[str, str] = {}
+        stays: dict[tuple[str, str], str] = {}
         reasons = {}
         for candidate, _ in ranked:
-            text = candidate.text if config.dedup == "exact" else " ".join(candidate.text.casefold().split())
-            first = stays.setdefault(text, candidate.id)
+            first = stays.setdefault(_text(candidate, config), candidate.id)
             if first != candidate.id:
                 reasons[candidate.id] = f"duplicate of {first}"
         return reasons
@@ -74,74 +71,22 @@ def duplicates(config: SelectConfig) -> Step:
     return step
 
 
-def rule(config: SelectConfig, *, seed: int) -> Step:
-    """The step of `select.rule`, which must not be `all`: that is no step."""
-    if config.rule == "threshold":
-        return below_threshold(_single(config.threshold))
-    if config.rule == "random":
-        assert config.count is not None
-        return undrawn(_single(config.count), seed=seed)
-    return not_among_best(1 if config.rule == "best_of_n" else _single(config.top_k))
-
-
-def why(config: SelectConfig, score: Score) -> str:
-    """Why a candidate that is left was kept."""
-    value = f"value {score.value}"
-    if config.rule == "threshold":
-        return f"{value} reaches threshold {config.threshold}"
-    if config.rule == "random":
-        return "drawn at random, whatever its value"
-    if config.rule == "all":
-        return f"{value}; all are kept"
-    return (
-        f"{value} is the best of the prompt"
-        if config.rule == "best_of_n"
-        else f"{value} is among the best {config.top_k}"
-    )
-
-
-def below_threshold(threshold: float) -> Step:
-    """Those with a value under the threshold."""
-
-    def step(rows: Sequence[Row]) -> Mapping[str, str]:
-        return {
-            candidate.id: f"value {score.value} under threshold {threshold}"
-            for candidate, score in rows
-            if value_of(score) < threshold
-        }
-
-    return step
-
-
-def not_among_best(number: int) -> Step:
-    """All but the `number` best of the prompt; ties go to the first."""
-
-    def step(rows: Sequence[Row]) -> Mapping[str, str]:
-        return {
-            candidate.id: f"value {value_of(score)} not among the best {number} of the prompt"
-            for candidate, score in best_first(rows)[number:]
-        }
-
-    return step
+def _text(candidate: Candidate, config: SelectConfig) -> tuple[str, str]:
+    written = candidate.reasoning or "", candidate.text
+    if config.dedup == "exact":
+        return written
+    reasoning, text = (" ".join(part.casefold().split()) for part in written)
+    return reasoning, text
 
 
 def over_cap(config: SelectConfig, *, seed: int) -> Step:
     """Those beyond `max_per_prompt`. The best values stay, of equals the first; with rule `random`, drawn ones."""
     assert config.max_per_prompt is not None
-    cap = _single(config.max_per_prompt)
+    cap = one(config.max_per_prompt)
 
     def step(rows: Sequence[Row]) -> Mapping[str, str]:
         ranked = drawn_first(rows, seed=seed) if config.rule == "random" else best_first(rows)
         return {candidate.id: f"over max_per_prompt {cap}" for candidate, _ in ranked[cap:]}
-
-    return step
-
-
-def undrawn(count: int, *, seed: int) -> Step:
-    """All but `count` of the candidates of all prompts together: this step is given all rows at once."""
-
-    def step(rows: Sequence[Row]) -> Mapping[str, str]:
-        return {candidate.id: f"not among the {count} drawn" for candidate, _ in drawn_first(rows, seed=seed)[count:]}
 
     return step
 
@@ -160,8 +105,3 @@ def value_of(score: Score) -> float:
     """The value of a candidate that was scored."""
     assert score.value is not None, "unscored candidates leave first"
     return score.value
-
-
-def _single(value: T | tuple[T, ...]) -> T:
-    assert not isinstance(value, tuple), "select needs a config that is resolved for one round"
-    return value

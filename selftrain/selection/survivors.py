@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from selftrain.records import Survivor
+from selftrain.records import Candidate, Survivor
 from selftrain.selection import Kept
 
 
-def to_survivors(kept: Sequence[Kept], *, round_number: int, prompt_texts: Mapping[str, str]) -> tuple[Survivor, ...]:
+def to_survivors(
+    kept: Sequence[Kept],
+    *,
+    round_number: int,
+    prompt_texts: Mapping[str, str],
+    train_on: Literal["completion", "answer"] = "completion",
+) -> tuple[Survivor, ...]:
     """One Survivor per kept candidate, in order. `prompt_texts` (rendered prompt by prompt id) is for readers.
 
     The label mask is False on the prompt and True on every completion id, the stop token included: a policy that is
-    never shown where to stop forgets to.
+    never shown where to stop forgets to. With `train_on` answer it is False on the reasoning too, and a candidate that
+    is nothing else, having never ended it, is left out: there would be nothing to train on.
     """
     return tuple(
         Survivor(
@@ -21,24 +28,19 @@ def to_survivors(kept: Sequence[Kept], *, round_number: int, prompt_texts: Mappi
             prompt_id=one.candidate.prompt_id,
             round=round_number,
             token_ids=one.candidate.prompt_token_ids + one.candidate.completion_token_ids,
-            label_mask=(False,) * len(one.candidate.prompt_token_ids)
-            + (True,) * len(one.candidate.completion_token_ids),
+            label_mask=_label_mask(one.candidate, train_on),
             weight=1.0,
             why=one.why,
             prompt_text=prompt_texts[one.candidate.prompt_id],
             text=one.candidate.text,
+            value=one.score.value,
         )
         for one in kept
+        if any(_label_mask(one.candidate, train_on))
     )
 
 
-def buffer(
-    current: Sequence[Survivor], earlier: Sequence[Survivor], mode: Literal["replace", "append"]
-) -> tuple[Survivor, ...]:
-    """What a round trains on: its own survivors, or those of earlier rounds and then its own, each candidate once."""
-    if mode == "replace":
-        return tuple(current)
-    unique: dict[str, Survivor] = {}
-    for survivor in (*earlier, *current):
-        unique.setdefault(survivor.candidate_id, survivor)
-    return tuple(unique.values())
+def _label_mask(candidate: Candidate, train_on: Literal["completion", "answer"]) -> tuple[bool, ...]:
+    skipped = candidate.reasoning_tokens if train_on == "answer" else 0
+    trained = len(candidate.completion_token_ids) - skipped
+    return (False,) * (len(candidate.prompt_token_ids) + skipped) + (True,) * trained

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from selftrain.records import Receipt
-from selftrain.store import RunDirectory
+from selftrain.store import RunDirectory, is_pruned
 from selftrain.tracking.axes import MAIN_ARM
 from selftrain.tracking.following import say, words_of
 
@@ -133,10 +133,15 @@ class Upload:
     def advance(self) -> bool:
         """Start it, or wait a second for it.
 
-        Raises FileNotFoundError where a file is gone, and what wandb raises when the server does not take it, or takes
-        longer than a slow line would; after that it can be started again.
+        What the run has removed on purpose is not waited for. Raises FileNotFoundError where another file is gone, and
+        what wandb raises when the server does not take it, or takes longer than a slow line would; after that it can be
+        started again.
         """
         if self._waiting is None:
+            if any(is_pruned(path.parent) for path in self._payload.files.values()):
+                place = f"{self._payload.name}:{self._payload.aliases[0]}"
+                say(f"{place} is not uploaded: the run has removed it meanwhile (keep: best_and_last)")
+                return True
             self._waiting = self._start()
         self._waiting.join(1.0)
         if self._error is not None:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from selftrain.adapters import INITS_THAT_CHANGE_THE_BASE
 from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError, DependencyError
 
@@ -31,8 +32,6 @@ _SFT = (
 )
 
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
-# These inits write into the base model's weights, which other rounds and the sampler share.
-_INITS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 LORA_OWNED = {
     "base_model_name_or_path": "it is model.path",
@@ -146,6 +145,28 @@ def check_tables(config: TrainConfig) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
+def check_shape(lora: Mapping[str, Any], of_adapter: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a field of `train.lora` that is otherwise in the adapter which training goes on from.
+
+    What is not set is as in the adapter. `all-linear`, and how a new adapter is initialised, say nothing about it.
+    """
+    for name, wanted in lora.items():
+        found = of_adapter.get(name)
+        if name != "init_lora_weights" and wanted != "all-linear" and _plain(wanted) != _plain(found):
+            raise ConfigError(
+                f"train.lora.{name} is {wanted!r}, but the adapter that training goes on from has {found!r}; set it to "
+                "that, or leave it out; a new adapter starts from the base model, without model.adapter, with "
+                "train.init_from: base"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """One form of what PEFT keeps as a set; of nothing (false, null, an empty table) as well."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return sorted(map(str, value)) or None
+    return value or None
+
+
 def check_shares(config: TrainConfig, ranks: int) -> None:
     """Raise ConfigError where so many ranks cannot share a batch evenly, in micro-batches of the size asked for."""
     if config.batch_size % ranks:
@@ -190,7 +211,7 @@ def _values(config: TrainConfig) -> Iterator[str]:
     if "lm_head" in ([targets] if isinstance(targets, str) else targets or ()):
         yield "train.lora.target_modules: an adapter on lm_head would never be trained (TRL skips it); remove it"
     init = str(config.lora.get("init_lora_weights", "")).lower()
-    if init.startswith(_INITS_THAT_CHANGE_THE_BASE):
+    if init.startswith(INITS_THAT_CHANGE_THE_BASE):
         yield f"train.lora.init_lora_weights: {init!r} changes the base model; use true, gaussian or orthogonal"
     strategy = config.sft.get("train_sampling_strategy", SAMPLING_STRATEGIES[0])
     if strategy not in SAMPLING_STRATEGIES:

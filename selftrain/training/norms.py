@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import Embedding, Linear, LoraLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 
 ADAPTER = "default"
+# LoRA on quantized weights; the module itself is there only where bitsandbytes is.
+QUANTIZED = "peft.tuners.lora.bnb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,15 @@ def factors_of(model: Any) -> dict[str, Factors] | None:
     """Copies of the adapter's factors by module; None where some are of a kind whose effect is no such product."""
     found = {}
     for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):  # whole weights, or rows of them (modules_to_save, tokens)
+            return None
         if not isinstance(module, LoraLayer):
             continue
         if ADAPTER in module.lora_variant:  # DoRA rescales the whole weight, others act on some tokens only
             return None
         if isinstance(module, Embedding):
             down, up = module.lora_embedding_A[ADAPTER], module.lora_embedding_B[ADAPTER]
-        elif isinstance(module, Linear):
+        elif isinstance(module, Linear) or type(module).__module__ == QUANTIZED:
             down, up = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
         else:
             return None

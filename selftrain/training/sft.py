@@ -32,7 +32,8 @@ from selftrain.records import Policy, Survivor, Training, seed_from
 from selftrain.training.arguments import LORA_DEFAULTS, settings
 from selftrain.training.checkpoints import find, training_key
 from selftrain.training.examples import IGNORED, ExampleOrder, require_trainable, to_dataset, without_fillers
-from selftrain.training.fields import check_shares, check_tables
+from selftrain.training.fields import check_shape, check_shares, check_tables
+from selftrain.training.joined import joined, joins, may_join, trained_only
 from selftrain.training.norms import Factors, factors_of, update_norm
 from selftrain.training.steps import OnStep, Steps
 from selftrain.world import World
@@ -71,8 +72,10 @@ class SftTrainer:
         world.require_agreement("what is trained on", key)
         found = world.from_first(lambda: find(work, key), "looking for a checkpoint")
         with _rng_kept(), warnings.catch_warnings():
-            # PEFT reads a property that transformers deprecated; nothing here can change that.
+            # PEFT reads a property that transformers deprecated, and says that it corrects itself on GPT-2's layers;
+            # nothing here can change that.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
             try:
                 set_seed(seed % 2**32)
                 model = _adapter_on(bench, start, config)
@@ -133,25 +136,25 @@ def _adapter_on(bench: Bench, start: Policy, config: TrainConfig) -> Any:
         model: Any = _new_adapter(bench, config)
     else:
         model = bench.mount(start, trainable=True)
-        _require_same_shape(model.peft_config["default"], config)
+        check_shape(config.lora, vars(model.peft_config["default"]))
     # PEFT asks the hub about the base by this name at each save; it is set when the adapter is written.
     model.peft_config["default"].base_model_name_or_path = None
     return model
 
 
 def _new_adapter(bench: Bench, config: TrainConfig) -> Any:
+    base: Any = bench.unmount()
+    if (
+        config.lora.get("trainable_token_indices")
+        and base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    ):
+        raise ConfigError(
+            "train.lora.trainable_token_indices: this model's output layer is tied to its embeddings, and TRL reads "
+            "its weights past PEFT; set modules_to_save: [embed_tokens, lm_head] and ensure_weight_tying: true instead"
+        )
     with _as_config_error("train.lora"):
         lora = LoraConfig(**{**LORA_DEFAULTS, **config.lora}, bias="none", task_type="CAUSAL_LM")
-        return get_peft_model(bench.unmount(), lora)
-
-
-def _require_same_shape(found: Any, config: TrainConfig) -> None:
-    for name, wanted in {**LORA_DEFAULTS, **config.lora}.items():
-        if isinstance(wanted, int | float) and getattr(found, name) != wanted:
-            raise ConfigError(
-                f"train.lora.{name} is {wanted}, but the adapter that training goes on from has "
-                f"{getattr(found, name)}; set it to that, or train.init_from: base"
-            )
+        return get_peft_model(base, lora)
 
 
 @contextlib.contextmanager
@@ -213,6 +216,7 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that goes through the survivors in our order, counts tokens, and weighs examples."""
 
     data_collator: Any
+    joins: bool | None = None
 
     def take(self, survivors: Sequence[Survivor], order: ExampleOrder) -> None:
         """What the constructor has no argument for; called before `train`."""
@@ -256,13 +260,34 @@ class _SurvivorTrainer(SFTTrainer):  # type: ignore[misc]
         if tokens:  # else a filler
             self.tally["input_tokens"] += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else size
         self.tally["padded_tokens"] += size
-        if not self.weighted:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        weights = inputs.pop("weight")[:, 1:]
-        log_probs = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
+        weights = inputs.pop("weight")[:, 1:] if self.weighted else None
+        # Elsewhere TRL leaves out what is not trained itself; label smoothing goes through the model's own head.
+        if tokens and inputs["input_ids"].device.type == "cpu" and not self.args.label_smoothing_factor:
+            weights = weights if weights is None else weights[inputs["labels"][:, 1:] != IGNORED][None]
+            scoring = self._scored(model, inputs)
+        else:
+            scoring = contextlib.nullcontext(inputs)
+        with scoring as scored:
+            if weights is None:
+                return super().compute_loss(model, scored, return_outputs, num_items_in_batch)
+            log_probs = model(**scored, use_cache=False, fused_lm_head=True).log_probs
         # DDP takes the mean of the ranks' gradients, but the tokens are counted over all ranks: their sum is wanted.
         ranks = self.accelerator.num_processes
         return -ranks * (log_probs * weights[:, : log_probs.shape[1]]).sum() / num_items_in_batch
+
+    def _scored(self, model: Any, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[dict[str, Any]]:
+        """The batch with what is not needed for its loss left out; joined, if the first that can be shows it may."""
+        plain = self.accelerator.unwrap_model(model)
+        backbone = plain.get_base_model().base_model
+        if self.joins is not False and "attention_mask" in inputs and not self.aux_loss_enabled:
+            together = joined(inputs, backbone.config.get_text_config().hidden_size)
+            if together is not None:
+                if self.joins is None:
+                    attention = backbone.config._attn_implementation
+                    self.joins = may_join(plain, attention) and joins(plain, backbone, inputs, together)
+                if self.joins:
+                    return together.within(backbone)
+        return trained_only(inputs).within(backbone)
 
 
 def _norms(model: Any, before: Mapping[str, Factors] | None) -> dict[str, float]:

@@ -44,3 +44,20 @@ def test_counts_have_thousands_and_slow_rates_a_decimal():
     assert figures.per_second(8056, 38, "tokens") == "212 tokens/s"
     assert figures.per_second(5, 10, "steps") == "0.5 steps/s"
     assert figures.per_second(5, 0, "steps").endswith(" steps/s")
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (19_593_064, "19.6 MB"),
+        (999_960, "1.0 MB"),
+        (5.4e9, "5.4 GB"),
+        (2.5e15, "2,500.0 TB"),
+        (None, "–"),
+    ],
+)
+def test_a_size_has_the_unit_that_keeps_it_short(amount, text):
+    assert figures.size(amount) == text

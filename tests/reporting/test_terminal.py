@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from selftrain.reporting.inert import ESCAPE_SEQUENCE
-from selftrain.reporting.tables import RoundRow
+from selftrain.reporting.tables import Line, RoundRow
 from selftrain.reporting.terminal import Terminal
 
 
@@ -253,3 +253,23 @@ def test_a_real_terminal_is_recognised(kind, expected):
     os.close(controller)
     assert shown.decode().splitlines()[-1] == expected
     assert ("━" in shown.decode()) == (expected == "tty")
+
+
+def test_a_page_is_shown_over_the_one_before_on_a_terminal_and_stays_at_the_end():
+    stream = io.StringIO()
+    terminal = Terminal(stream, stream, is_tty=True, width=80)
+    with terminal.in_place() as show:
+        show([Line("first"), Line("page")])
+        show([Line("second"), Line("page")])
+    text = stream.getvalue()
+    assert "\x1b[1A" in text, "the cursor moves up over the page before"
+    assert text.endswith("second\npage\n"), "the last page stays"
+
+
+def test_pages_follow_each_other_where_no_terminal_is():
+    stream = io.StringIO()
+    terminal = Terminal(stream, stream, is_tty=False, width=80)
+    with terminal.in_place() as show:
+        show([Line("first")])
+        show([Line("second")])
+    assert stream.getvalue() == "first\n\nsecond\n\n"

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from blocks import BASE, block_of, chat, plain, save_adapter
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import build_model
 
 from selftrain.config import ModelConfig, SampleConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models import Bench
-from selftrain.records import Candidate, Prompt
-from selftrain.sampling.transformers_engine import TransformersSampler
+from selftrain.records import Block, Candidate, Prompt
+from selftrain.sampling.packed import Packed
+from selftrain.sampling.transformers_engine import TransformersSampler, placed
 
 RAGGED = ("1 + 2 =", "what is 10 + 20 ?", "the quick brown fox jumps over the lazy dog", "7")
 
@@ -221,3 +227,118 @@ def test_render_is_the_benches(chat_bench: Bench) -> None:
     prompt: Prompt = chat("7")[0]
     assert sampler_of(chat_bench).render(prompt) == chat_bench.render(prompt)
     assert sampler_of(chat_bench).context_length == 256
+
+
+def one_by_one(sampler: TransformersSampler, block: Block) -> list[Candidate]:
+    """The block's candidates, each sampled in a block of its own, where there is nothing to share."""
+    return [
+        one
+        for position, prompt in enumerate(block.prompts)
+        for index in range(block.num_candidates)
+        for one in sampler.sample(
+            replace(
+                block,
+                prompts=(prompt,),
+                prompt_token_ids=block.prompt_token_ids[position : position + 1],
+                num_candidates=1,
+                seeds=((block.seeds[position][index],),),
+                candidate_ids=((block.candidate_ids[position][index],),),
+            )
+        )
+    ]
+
+
+def parted_at(candidates: Sequence[Candidate]) -> set[int]:
+    """The steps at which two candidates of a prompt drew different tokens after drawing the same."""
+    found = set()
+    for one, other in itertools.combinations(candidates, 2):
+        if one.prompt_id == other.prompt_id:
+            pairs = zip(one.completion_token_ids, other.completion_token_ids, strict=False)
+            found |= set(itertools.islice((step for step, (a, b) in enumerate(pairs) if a != b), 1))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["chat", "window"])
+@pytest.mark.parametrize("knobs", [{"temperature": 0.1}, {"top_k": 2}, {"top_k": 3, "stop_strings": ("1", "e")}])
+def test_candidates_that_share_rows_are_those_sampled_one_by_one(
+    kind: str, knobs: dict[str, Any], chat_bench: Bench, windowed_bench: Bench
+) -> None:
+    """They part at several steps, from ragged prompts, while others end."""
+    bench = chat_bench if kind == "chat" else windowed_bench
+    sampler = sampler_of(bench, stop_token_ids=tuple(range(100, 140)))
+    shared = 4 if kind == "chat" else 0
+    block = block_of(sampler, chat(*RAGGED), num_candidates=8, max_new_tokens=24, shared_prefix_length=shared, **knobs)
+    together, alone = sampler.sample(block), one_by_one(sampler, block)
+    assert len(parted_at(together)) >= 2
+    assert len({len(one.completion_token_ids) for one in together}) > 1
+    for one, other in zip(together, alone, strict=True):
+        assert (one.id, one.completion_token_ids, one.text) == (other.id, other.completion_token_ids, other.text)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert one.entropy == pytest.approx(other.entropy, abs=1e-4)
+
+
+def test_candidates_that_are_alike_are_computed_once(chat_folder: Path) -> None:
+    bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
+    rows: list[int] = []
+    bench.mount(BASE).register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    sampler = sampler_of(bench)
+    block = block_of(sampler, chat(*RAGGED), num_candidates=5, max_new_tokens=12)
+    sampler.sample(replace(block, seeds=tuple((7,) * 5 for _ in RAGGED)))
+    assert set(rows) <= {1, 2, 3, 4}
+    rows.clear()
+    candidates = sampler.sample(block)
+    prefixes = [
+        len(
+            {
+                (one.prompt_id, one.completion_token_ids[:step])
+                for one in candidates
+                if len(one.completion_token_ids) > step
+            }
+        )
+        for step in range(max(len(one.completion_token_ids) for one in candidates))
+    ]
+    assert rows == prefixes
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=30))
+def test_rows_are_only_copied_to_places_that_nothing_is_copied_from(branches: list[tuple[int, int]]) -> None:
+    placing = placed(branches)
+    assert sorted(placing) == sorted(set(branches))
+    moved = {slot: row for slot, (row, _) in enumerate(placing) if row != slot}
+    assert not set(moved) & set(moved.values())
+    assert not set(moved) & {row for row, _ in placing}
+
+
+def test_packed_weights_give_the_models_logits_and_leave_no_trace(chat_folder: Path, tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(chat_folder), device="cpu"))
+    ids = torch.tensor([[5, 9, 200, 31, 7]])
+    for policy in (BASE, save_adapter(bench, tmp_path / "one", 1)):
+        model = bench.mount(policy)
+        packed = Packed(model)
+        with torch.inference_mode():
+            before = model(input_ids=ids).logits
+            with packed.in_use():
+                within = model(input_ids=ids).logits
+                changed = [module for module in model.modules() if "forward" in vars(module)]
+            after = model(input_ids=ids).logits
+        assert changed
+        torch.testing.assert_close(within, before, atol=1e-5, rtol=1e-5)
+        assert torch.equal(after, before)
+        assert not [module for module in model.modules() if "forward" in vars(module)]
+
+
+def test_packed_weights_follow_the_models(tmp_path: Path) -> None:
+    bench = Bench(ModelConfig(path=str(build_model(tmp_path / "model")), device="cpu"))
+    model = bench.mount(BASE)
+    packed = Packed(model)
+    ids = torch.tensor([[5, 9, 30]])
+    with torch.inference_mode(), packed.in_use():
+        model(input_ids=ids)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+        expected = model(input_ids=ids).logits
+        with packed.in_use():
+            torch.testing.assert_close(model(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)

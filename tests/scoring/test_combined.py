@@ -13,6 +13,8 @@ from selftrain.errors import ConfigError, DataError
 from selftrain.scoring import SCORERS, build, check
 from selftrain.scoring.combined import CombinedScorer
 
+OF_NUMBERS = ("exact", "normalised", "numeric", "regex", "math", "json_schema")
+
 
 def config(*scorers: Any, **others: Any) -> ScoreConfig:
     return ScoreConfig.model_validate({"scorers": scorers, **others})
@@ -22,7 +24,11 @@ def scorer(*scorers: Any, **others: Any) -> CombinedScorer:
     return build(config(*scorers, **others), Path())
 
 
-@pytest.mark.parametrize("name", list(SCORERS))
+def test_every_built_in_scorer_is_tried_here_or_in_a_file_of_its_own() -> None:
+    assert set(SCORERS) == {*OF_NUMBERS, "choice", "reasoning_gym"}
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
 def test_every_built_in_scorer_gives_one_score_per_candidate_in_order(name: str) -> None:
     params = {"pattern": r"(\d+)"} if name == "regex" else {}
     with scorer({"name": name, "params": params}) as built:
@@ -90,10 +96,24 @@ def test_references_that_a_rule_cannot_use_are_counted_and_shown() -> None:
     ("entry", "message"),
     [
         ("numerc", "did you mean numeric"),
-        ("accuracy", "unknown scorer 'accuracy'; known: exact, normalised, numeric, regex"),
+        (
+            "accuracy",
+            "unknown scorer 'accuracy'; known: exact, normalised, .*, json_schema, reasoning_gym",
+        ),
         ({"name": "exact", "params": {"stirp": True}}, r"params.stirp: there is no such parameter; known: strip"),
         ({"name": "exact", "params": {"strip": "yes"}}, "params.strip"),
+        ({"name": "exact", "params": {"stirp": True}}, "did you mean strip"),
         ({"name": "numeric", "params": {"take": "best"}}, "params.take"),
+        ({"name": "regex", "params": {"pattern": "(a)", "compare": "numerik"}}, "did you mean numeric"),
+        ({"name": "math", "params": {"tolerance": 1}}, "no such parameter; known: none"),
+        ({"name": "math", "extract": "code"}, "would find nothing right: a block of code is no expression"),
+        ({"name": "numeric", "extract": "json"}, "compared by json_schema"),
+        ({"name": "choice", "extract": "code"}, "no letter"),
+        ({"name": "json_schema", "extract": "boxed"}, "would find nothing right"),
+        ({"name": "json_schema", "params": {"match": "none"}}, "would find every JSON value right"),
+        ({"name": "json_schema", "params": {"match": "subst"}}, "did you mean subset"),
+        ({"name": "json_schema", "params": {"schema": {"type": "objekt"}}}, "params.schema: it is no JSON schema"),
+        ({"name": "json_schema", "params": {"schema": {"$ref": "https://e.org/s.json"}}}, "leads nowhere"),
         ({"name": "numeric", "params": {"tolerance": -1}}, "params.tolerance"),
         ({"name": "numeric", "params": {"tolerance": float("nan")}}, "params.tolerance"),
         ({"name": "regex"}, "params.pattern is missing"),

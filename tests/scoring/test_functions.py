@@ -43,14 +43,15 @@ def values(scores: tuple[Score, ...]) -> list[float | None]:
 
 def test_a_function_is_given_what_its_signature_names(grader: Build) -> None:
     scorer = grader(
-        "def grade(text, reference, prompt, metadata, finish_reason, num_tokens, *, factor):\n"
+        "def grade(text, reference, prompt, metadata, finish_reason, num_tokens, full_text, task, reasoning,"
+        " *, factor):\n"
         "    return {'value': factor, 'answer': text, 'explanation': repr((reference, prompt, metadata,"
-        " finish_reason, num_tokens))}",
+        " finish_reason, num_tokens, full_text, task, reasoning))}",
         factor=0.5,
     )
     (score,) = scorer.score(make_group(["a"], level=3))
     assert (score.value, score.correct, score.answer) == (0.5, False, "a")
-    assert score.explanation == repr(("57", "ask p", {"level": 3}, "stop_token", 3))
+    assert score.explanation == repr(("57", "ask p", {"level": 3}, "stop_token", 3, "a", None, None))
 
 
 def test_a_chat_prompt_arrives_as_messages(grader: Build) -> None:
@@ -58,7 +59,7 @@ def test_a_chat_prompt_arrives_as_messages(grader: Build) -> None:
     group = make_group(["a"])
     group = type(group)(Prompt("p", "p", (Message("user", "hi"),), None), group.candidates)
     (score,) = scorer.score(group)
-    assert (score.value, score.answer) == (5.0, str([{"role": "user", "content": "hi"}]))
+    assert (score.value, score.answer) == (8.0, str([{"role": "user", "content": "hi"}]))
 
 
 def test_values_are_numbers_and_what_is_none_is_unscored_never_wrong(grader: Build) -> None:
@@ -157,7 +158,7 @@ def test_texts_of_any_size_and_content_arrive_whole(grader: Build) -> None:
         ("import nowhere_to_be_found", DataError, "nowhere_to_be_found"),
         ("def grade(:", DataError, "SyntaxError"),
         ("import os; os._exit(3)", DataError, "exit code 3"),
-        ("def grade(completions): pass", ConfigError, "nothing is known for its argument 'completions'"),
+        ("def grade(completion): pass", ConfigError, "nothing is known for its argument 'completion'"),
         ("def grade(text, /): pass", ConfigError, "positional-only"),
         ("def grade(): pass", ConfigError, "takes nothing of a candidate"),
     ],

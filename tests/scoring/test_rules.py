@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftrain.scoring.numerals import numerals, same
-from selftrain.scoring.rules import check_reference, exact, normalised, numeric, regex
+from selftrain.scoring.rules import check_reference, check_regex, exact, normalised, numeric, regex
 
 
 def answered(text: str, reference: str, **params: object) -> bool:
@@ -218,7 +218,7 @@ def test_a_reference_that_is_no_number_is_a_mistake_of_the_data(reference: str) 
     with pytest.raises(ValueError, match="reference"):
         check_reference(numeric, reference, {})
     with pytest.raises(ValueError, match="reference"):
-        check_reference(regex, reference, {"pattern": "(.*)", "compare": "numeric"})
+        check_regex(reference, pattern="(.*)", compare="numeric")
 
 
 def test_a_reference_that_would_pay_for_an_empty_answer_is_refused() -> None:

@@ -58,7 +58,9 @@ def many_groups(draw: st.DrawFn) -> list[Group]:
 @st.composite
 def many_configs(draw: st.DrawFn) -> SelectConfig:
     return SelectConfig(
-        rule=draw(st.sampled_from(["threshold", "best_of_n", "top_k", "all", "random"])),
+        rule=draw(st.sampled_from(["threshold", "best_of_n", "top_k", "top_fraction", "above_mean", "all", "random"])),
+        top_fraction=draw(st.sampled_from([0.2, 0.5, 1.0])),
+        above_mean=draw(st.sampled_from([-1.0, 0.0, 1.0])),
         threshold=draw(st.sampled_from([0.0, 0.5, 1.0])),
         top_k=draw(st.integers(1, 3)),
         count=draw(st.integers(1, 6)),
@@ -210,6 +212,15 @@ def test_of_duplicates_the_best_value_stays_and_of_equals_the_first() -> None:
     same = group("p", ("a", 0.0), ("a", 1.0), ("a", 1.0))
     assert kept(chosen([same], rule="all")) == ["p/1"]
     assert kept(chosen([same], rule="random", count=1)) == ["p/0"]
+
+
+def test_the_same_answer_after_other_reasoning_is_no_duplicate() -> None:
+    rows = [
+        (replace(make_candidate("p", index, "57"), reasoning=reasoning), 1.0)
+        for index, reasoning in enumerate(["carry the one", "Carry  the one", "count on"])
+    ]
+    assert kept(chosen([make_scored("p", rows)])) == ["p/0", "p/1", "p/2"]
+    assert kept(chosen([make_scored("p", rows)], dedup="normalised")) == ["p/0", "p/2"]
 
 
 def test_normalised_dedup_forgives_case_and_white_space() -> None:

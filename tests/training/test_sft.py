@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import build_model
+from trl import SFTTrainer
 
 from selftrain.adapters import adapter_digest
 from selftrain.config import ModelConfig, TrainConfig
@@ -110,23 +111,30 @@ def test_the_adapter_folder_holds_three_files_and_is_what_was_trained(bench: Ben
 
 @pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}, {"sft": {"train_sampling_strategy": "random"}}])
 def test_every_given_id_and_no_other_is_trained_on_once_per_epoch(
-    bench: Bench, tmp_path: Path, settings: dict[str, Any]
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    scored: list[int] = []
+    step = SFTTrainer.training_step
 
-    def record(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs["labels"] is None:  # the probe of the trained policy
-            return
-        for ids, labels, mask in zip(kwargs["input_ids"], kwargs["labels"], kwargs["attention_mask"], strict=True):
+    def record(trainer: Any, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
+        for ids, labels, mask in zip(inputs["input_ids"], inputs["labels"], inputs["attention_mask"], strict=True):
             length = int(mask.sum())
             assert bool((labels[length:] == -100).all())
             seen.append((tuple(ids[:length].tolist()), tuple(labels[:length].tolist())))
+        return step(trainer, model, inputs, *rest)
 
-    handle = bench.unmount().register_forward_pre_hook(record, with_kwargs=True)
+    def score(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if torch.is_grad_enabled() and "shift_labels" in kwargs:
+            scored.extend(kwargs["shift_labels"].flatten().tolist())
+
+    monkeypatch.setattr(SFTTrainer, "training_step", record)
+    handle = bench.unmount().register_forward_pre_hook(score, with_kwargs=True)
     try:
         train(bench, tmp_path, epochs=2, **settings)
     finally:
         handle.remove()
+    assert scored == [label for _, labels in seen for label in labels if label != -100], "what the output layer is for"
     given = [
         (one.token_ids, tuple(i if m else -100 for i, m in zip(one.token_ids, one.label_mask, strict=True)))
         for one in SURVIVORS

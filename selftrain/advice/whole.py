@@ -1,0 +1,107 @@
+"""Notes on prompts, rounds and what else a run is made of."""
+
+from __future__ import annotations
+
+import re
+
+from selftrain.advice.note import Note
+from selftrain.config import Config, RoundNames, at_round, is_schedule
+from selftrain.prompts import PromptSets
+
+CHAT_MODEL = re.compile(r"(?<![a-z])(instruct|chat|it)(?![a-z])", re.IGNORECASE)
+
+
+def chat_model_in_text(config: Config, prompts: PromptSets) -> Note | None:
+    """A model that was tuned to chat, asked without its template."""
+    name = config.model.path.rpartition("/")[2]
+    if config.prompts.format != "text" or not CHAT_MODEL.search(name):
+        return None
+    return Note(
+        f"prompts.format is text, and {name} looks like a model that was trained on its chat template: it is asked "
+        "without it, as a base model would be; format: chat renders it"
+    )
+
+
+def idle_template_variables(config: Config, prompts: PromptSets) -> Note | None:
+    """Variables for a template that is not used."""
+    if config.prompts.format != "text" or not config.model.chat_template_kwargs:
+        return None
+    return Note("model.chat_template_kwargs have no effect with prompts.format: text, which renders no chat template")
+
+
+def idle_seed_data(config: Config, prompts: PromptSets) -> Note | None:
+    """Demonstrations that nothing trains on."""
+    mixed = any(at_round(config.select, number)["mix_seed_data"] for number in range(1, config.rounds + 1))
+    if prompts.seed_data is None or mixed or any(arm.name == "seed_only" for arm in config.arms):
+        return None
+    own = [arm for arm in config.arms if "select.mix_seed_data" in arm.overrides]
+    if own:
+        return None
+    return Note("prompts.seed_data is not used: neither select.mix_seed_data nor the arm seed_only asks for it")
+
+
+def idle_retention_scorers(config: Config, prompts: PromptSets) -> Note | None:
+    """Scorers of texts, whose perplexity is measured."""
+    is_asked = prompts.retention is not None and prompts.retention.prompts is not None
+    if is_asked or not config.evaluate.retention_scorers:
+        return None
+    return Note("evaluate.retention_scorers have nothing to judge: prompts.retention holds no prompts")
+
+
+def more_than_there_is(config: Config, prompts: PromptSets) -> Note | None:
+    """More prompts a round than there are."""
+    wanted, there = at_round(config.prompts, 1)["per_round"], len(prompts.train.prompts)
+    if wanted == "all" or wanted <= there:
+        return None
+    return Note(f"prompts.per_round is {wanted}, and there are {there} training prompts: a round asks them all")
+
+
+def long_schedules(config: Config, prompts: PromptSets) -> Note | None:
+    """More values than rounds."""
+    found = []
+    for name in ("prompts", "sample", "select", "train"):
+        section = getattr(config, name)
+        for knob, values in section:
+            if is_schedule(section, knob) and isinstance(values, tuple) and len(values) > config.rounds:
+                found.append(f"{name}.{knob} has {len(values)} values for {config.rounds} rounds; the rest is not used")
+    return Note("; ".join(found)) if found else None
+
+
+def rounds_out_of_reach(config: Config, prompts: PromptSets) -> Note | None:
+    """Measurements of rounds that are not done."""
+    named: dict[str, RoundNames] = {
+        "evaluate.sampled_rounds": config.evaluate.sampled_rounds,
+        "evaluate.retention_rounds": config.evaluate.retention_rounds,
+    }
+    named |= {f"arms.{arm.name}.evaluate_rounds": arm.evaluate_rounds for arm in config.arms}
+    beyond = {
+        name: [one for one in rounds if isinstance(one, int) and one > config.rounds]
+        for name, rounds in named.items()
+        if not isinstance(rounds, str)
+    }
+    found = [f"{name} names {', '.join(map(str, numbers))}" for name, numbers in beyond.items() if numbers]
+    return Note(f"{'; '.join(found)}: there are {config.rounds} rounds") if found else None
+
+
+def best_of_nothing(config: Config, prompts: PromptSets) -> Note | None:
+    """A start from the best round, where there is only the first."""
+    starts = [at_round(config.train, number)["init_from"] for number in range(2, config.rounds + 1)]
+    if "best" in starts or at_round(config.train, 1)["init_from"] != "best":
+        return None
+    return Note(
+        "train.init_from best is that of the base model in round 1: before it there is no other round to be best"
+    )
+
+
+def idle_patience(config: Config, prompts: PromptSets) -> Note | None:
+    """Patience that lasts longer than the run."""
+    if config.stop.patience is None or config.stop.patience < config.rounds:
+        return None
+    return Note(f"stop.patience is {config.stop.patience}, and there are {config.rounds} rounds: it never ends the run")
+
+
+def nothing_to_delete(config: Config, prompts: PromptSets) -> Note | None:
+    """Few adapters, of which the best and the last are all."""
+    if config.keep != "best_and_last" or config.rounds > 1:
+        return None
+    return Note("keep best_and_last has nothing to delete: there is one round")

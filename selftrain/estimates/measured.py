@@ -1,0 +1,106 @@
+"""What the last run of the same recipe, or of the same model and prompts, measured: the best guess at the next one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import Config
+from selftrain.errors import SelftrainError
+from selftrain.records import Receipt
+from selftrain.store import RunDirectory
+
+LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The receipts of one earlier run. What it did not measure is None."""
+
+    path: Path
+    config: Mapping[str, Any]
+    receipts: Sequence[Receipt]
+
+    def completion_tokens(self, arm: str, round_number: int) -> float | None:
+        """Mean length of a sampled candidate: of that arm and round, or of the nearest that was measured."""
+        of_sampling = [one for one in self.receipts if one.phase == "sample"]
+        near = sorted(of_sampling, key=lambda one: (one.arm != arm, one.arm != "main", abs(one.round - round_number)))
+        return near[0].metrics.get("sample/completion_tokens_mean") if near else None
+
+    @property
+    def limit(self) -> int:
+        """The largest `sample.max_new_tokens` of that run."""
+        limits = self.config.get("sample", {}).get("max_new_tokens", 0)
+        return max(limits) if isinstance(limits, list) else int(limits)
+
+    def truncated(self) -> float:
+        """The largest share of candidates in a round that ran into the limit."""
+        return max((one.metrics.get("sample/truncated_rate", 0.0) for one in self.receipts), default=0.0)
+
+    def kept(self, arm: str, round_number: int) -> float | None:
+        """Survivors of a round per candidate."""
+        of_choice = [one for one in self.receipts if "select/kept_rate" in one.metrics]
+        near = sorted(of_choice, key=lambda one: (one.arm != arm, one.arm != "main", abs(one.round - round_number)))
+        return near[0].metrics["select/kept_rate"] if near else None
+
+    def seconds_per(self, phase: str, amount: Callable[[Receipt], float]) -> float | None:
+        """Seconds that a phase took for one unit of `amount`, over all of the run."""
+        done = [(one.seconds, amount(one)) for one in self.receipts if one.phase == phase and amount(one) > 0]
+        seconds, units = sum(one for one, _ in done), sum(one for _, one in done)
+        return seconds / units if units else None
+
+    def overhead_seconds(self) -> float:
+        """Of a round, beside its phases."""
+        of_rounds = [one.metrics.get("overhead/seconds", 0.0) for one in self.receipts if one.phase == "round"]
+        return sum(of_rounds) / len(of_rounds) if of_rounds else 0.0
+
+    def peak_memory(self) -> float | None:
+        """The most that its process took, in bytes, where it was recorded."""
+        peaks = [
+            value for one in self.receipts for key, value in one.metrics.items() if key.endswith("/peak_memory_bytes")
+        ]
+        return max(peaks, default=None)
+
+
+def last_run(config: Config, recipe: Path, train_digest: str, runs_dir: Path) -> Measured | None:
+    """The latest run in `runs_dir` of the same recipe file and model; else of the same model and training prompts.
+
+    Only runs that have sampled at least one round count. What cannot be read is passed over.
+    """
+    found = sorted(runs_dir.glob("*/config.json"), key=_changed, reverse=True)[:LOOKED_AT]
+    matches: list[tuple[bool, Path, Mapping[str, Any]]] = []
+    for path in found:
+        recorded = _read(path)
+        if recorded is None or recorded["config"]["model"]["path"] != config.model.path:
+            continue
+        of_recipe = recorded.get("recipe") == str(recipe)
+        if of_recipe or recorded.get("prompts", {}).get("train", {}).get("digest") == train_digest:
+            matches.append((of_recipe, path.parent, recorded["config"]))
+    for _, run, old in sorted(matches, key=lambda match: not match[0]):  # stable: the latest stays first
+        try:
+            receipts = RunDirectory(run).receipts()
+        except (SelftrainError, OSError):
+            continue
+        if any(one.phase == "sample" for one in receipts):
+            return Measured(run, old, receipts)
+    return None
+
+
+def _changed(path: Path) -> float:
+    journal = path.parent / "events.jsonl"
+    try:
+        return (journal if journal.exists() else path).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        recorded = json.loads(path.read_text())
+        assert isinstance(recorded["config"]["model"]["path"], str)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        return None
+    return recorded  # type: ignore[no-any-return]

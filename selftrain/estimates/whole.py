@@ -1,0 +1,246 @@
+"""The whole estimate of a recipe, as figures and as rows for people: what, how much, and what that rests on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+from selftrain.compose import Composed
+from selftrain.config import Config
+from selftrain.estimates import disk as on_disk
+from selftrain.estimates import duration as in_time
+from selftrain.estimates import memory as in_memory
+from selftrain.estimates.amounts import Amounts, lengths_by_set
+from selftrain.estimates.lengths import counter
+from selftrain.estimates.measured import last_run
+from selftrain.estimates.memory import Memory
+from selftrain.estimates.saved import SavedModel, find
+from selftrain.estimates.work import Asking, Work, count
+from selftrain.prompts import PromptSets
+from selftrain.reporting.figures import duration, size
+
+Row = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take. `disk` and `seconds` are by kind and phase; `memory` is None where the model's files are
+    not on this machine."""
+
+    work: Work
+    amounts: Amounts
+    model: SavedModel | None
+    disk: dict[str, float]
+    free: int | None
+    seconds: dict[str, float | None]
+    memory: Memory | None
+    has_model: bool
+
+    @property
+    def sampled_tokens(self) -> float:
+        """Of candidates, in all arms."""
+        return fsum(self.amounts.sampled_tokens(one) for one in self.work.askings if one.kind == "candidates")
+
+    @property
+    def evaluated_tokens(self) -> float:
+        """Of answers to held-out, trained and retention prompts."""
+        return fsum(self.amounts.sampled_tokens(one) for one in self.work.askings if one.kind != "candidates")
+
+    @property
+    def read_tokens(self) -> float:
+        """Of prompts, each read once whenever it is asked."""
+        return fsum(map(self.amounts.read_tokens, self.work.askings))
+
+    @property
+    def trained_tokens(self) -> float:
+        """Read by training, over all steps."""
+        return fsum(map(self.amounts.trained_tokens, self.work.trainings))
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Of all phases; None where one of them was never measured."""
+        known = [one for one in self.seconds.values() if one is not None]
+        return fsum(known) if known and len(known) == len(self.seconds) else None
+
+    def notes(self) -> Iterator[str]:
+        """What does not go with the model's context and `train.max_length`, a sentence each."""
+        asked, config = self.amounts.prompts["train"].longest, self.amounts.config
+        limit = max((one.max_new_tokens for one in self.work.askings if one.kind == "candidates"), default=0)
+        context = self.model.context if self.model is not None else None
+        if context is not None and asked + limit > context:
+            yield (
+                f"sample.max_new_tokens {limit} and the longest prompt ({asked} tokens) are over the model's context "
+                f"of {context}: answers end there"
+            )
+        longest = config.train.max_length
+        if longest is not None and asked + limit > longest:
+            yield (
+                f"train.max_length is {longest}, and an example may have {asked + limit} tokens (prompt {asked}, "
+                f"answer {limit}): a longer one ends the round with an error; raise it, or lower sample.max_new_tokens"
+            )
+        if self.model is not None and self.model.linear and not self.model.targets(_targets(config)):
+            yield (
+                f"train.lora.target_modules {_targets(config)!r} names no linear layer of the model; its layers end in "
+                f"{', '.join(sorted({name.rpartition('.')[2] for name in self.model.linear}))}"
+            )
+
+    def does_not_fit(self) -> Iterator[str]:
+        """A sentence for each thing that there is too little of."""
+        needed = on_disk.in_all(self.disk.values())
+        if self.free is not None and needed > self.free:
+            yield (
+                f"the run needs about {size(needed)} of disk, and {size(self.free)} are free: free some, choose "
+                "another --runs-dir, or set keep: best_and_last"
+            )
+        one = self.memory
+        if one is not None and one.there is not None and one.peak > one.there:
+            remedy = {
+                "sampling": "lower sample.block_size, evaluate.block_size, the number of candidates, or max_new_tokens",
+                "training": "lower train.micro_batch_size, or set train.sft: {activation_checkpointing: true}",
+                "reading": "lower evaluate.drift_candidates",
+            }[one.at]
+            yield (
+                f"{one.at} needs about {size(one.peak)} of memory, and {size(one.there)} are there "
+                f"({one.device}): {remedy}"
+            )
+
+
+def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimate:
+    """Estimate a run of the recipe with these prompts, kept under `runs_dir`."""
+    config = composed.config
+    cache = Path(os.environ.get("SELFTRAIN_CACHE") or Path.home() / ".cache" / "selftrain")
+    has_model = not (config.sample.engine == "scripted" and config.train.trainer == "scripted")
+    model = find(config.model, composed.folder, cache) if has_model else None
+    device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
+    count_tokens = counter(config.model, model)
+    work = count(config, prompts)
+    completions = [one.completion for one in prompts.train.prompts if one.completion is not None]
+    amounts = Amounts(
+        config,
+        lengths_by_set(count_tokens, prompts, work),
+        count_tokens.texts(completions, ended=True) if completions else None,
+        last_run(config, composed.recipe, prompts.train.digest, runs_dir),
+    )
+    return Estimate(
+        work,
+        amounts,
+        model,
+        on_disk.disk(config, work, amounts, model),
+        _free(runs_dir),
+        in_time.seconds(config, work, amounts),
+        in_memory.memory(config, work, amounts, model, device, there) if model is not None else None,
+        has_model,
+    )
+
+
+def _targets(config: Config) -> Any:
+    return config.train.lora.get("target_modules", "all-linear")
+
+
+def _free(folder: Path) -> int | None:
+    """Bytes free where the folder is, or will be."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None
+
+
+# For people
+
+
+def work_rows(found: Estimate) -> list[tuple[str, ...]]:
+    """The table of the work: arm, rounds, and of each of these rounds prompts, candidates, and tokens; then in all."""
+    rows: list[tuple[str, ...]] = [("arm", "round", "prompts", "candidates", "tokens", "evaluated", "tokens")]
+    arms = dict.fromkeys([one.arm for one in found.work.askings] + [one.arm for one in found.work.trainings])
+    for arm in arms:
+        of_arm = [one for one in found.work.askings if one.arm == arm]
+        numbers = sorted({one.round for one in of_arm})
+        cells = [(number, _cells([one for one in of_arm if one.round == number], found.amounts)) for number in numbers]
+        for same, group in groupby(cells, key=lambda cell: cell[1]):
+            which = [number for number, _ in group]
+            text = str(which[0]) if len(which) == 1 else f"{which[0]}-{which[-1]}, each"
+            rows.append((arm, text, *same))
+    rows.append(("in all", "", *_cells(found.work.askings, found.amounts)))
+    return rows
+
+
+def _cells(askings: list[Asking] | tuple[Asking, ...], amounts: Amounts) -> tuple[str, ...]:
+    drawn = [one for one in askings if one.kind == "candidates"]
+    measured = [one for one in askings if one.kind != "candidates"]
+    numbers = (
+        sum(len(one.prompts) for one in drawn),
+        sum(one.answers for one in drawn),
+        round(fsum(map(amounts.sampled_tokens, drawn))),
+        sum(one.answers for one in measured),
+        round(fsum(map(amounts.sampled_tokens, measured))),
+    )
+    return tuple(f"{number:,}" if number else "" for number in numbers)
+
+
+def rows(found: Estimate) -> Iterator[Row]:
+    """(what, how much, what that rests on)."""
+    amounts, work = found.amounts, found.work
+    asked = amounts.prompts["train"]
+    yield "tokens of a prompt", f"{asked.mean:,.1f}, at most {asked.longest:,}", asked.rests_on
+    of_answers = [amounts.answer_tokens(one) for one in work.askings if one.kind == "candidates"]
+    if of_answers:
+        span = f"{min(of_answers):,.1f}" + (f" to {max(of_answers):,.1f}" if len(set(of_answers)) > 1 else "")
+        yield "tokens of an answer", span, amounts.answers_rest_on
+    yield "tokens sampled", f"{found.sampled_tokens + found.evaluated_tokens:,.0f}", "candidates and evaluation"
+    yield "tokens of prompts read", f"{found.read_tokens:,.0f}", "each prompt once, whatever the number of candidates"
+    kept = "at most: all that the rule can keep" if amounts.kept_is_bound else f"the shares kept in {_run(found)}"
+    yield "tokens trained on", f"{found.trained_tokens:,.0f}", f"prompts and epochs included; {kept}"
+    yield _time_row(found)
+    yield from _disk_rows(found)
+    yield from _memory_rows(found)
+
+
+def _run(found: Estimate) -> str:
+    return str(found.amounts.measured.path) if found.amounts.measured is not None else "an earlier run"
+
+
+def _time_row(found: Estimate) -> Row:
+    known = {name: value for name, value in found.seconds.items() if value is not None}
+    if not known:
+        return "time", "unknown until a run has been made", ""
+    parts = ", ".join(f"{name} {duration(value)}" for name, value in known.items() if value >= 1)
+    missing = [name for name, value in found.seconds.items() if value is None]
+    beside = f"; not measured yet: {', '.join(missing)}" if missing else ""
+    return "time", f"about {duration(fsum(known.values()))}", f"the rates of {_run(found)}: {parts}{beside}"
+
+
+def _disk_rows(found: Estimate) -> Iterator[Row]:
+    free = f" of {size(found.free)} free" if found.free is not None else ""
+    parts = ", ".join(f"{name} {size(value)}" for name, value in found.disk.items() if value >= 1000)
+    config: Config = found.amounts.config
+    if found.has_model and found.model is None:
+        parts += "; the adapters are unknown, as the model is not on this machine yet"
+    yield "disk", f"about {size(on_disk.in_all(found.disk.values()))}{free}", f"{parts}; keep: {config.keep}"
+
+
+def _memory_rows(found: Estimate) -> Iterator[Row]:
+    one = found.memory
+    if not found.has_model:
+        yield "memory", "no model is loaded", ""
+        return
+    if one is None:
+        yield "memory", "unknown", "the model's files are not on this machine yet"
+        return
+    there = f" of {size(one.there)} there" if one.there is not None else ", and what is there is unknown"
+    parts = ", ".join(f"{name} {size(value)}" for name, value in one.parts.items() if value)
+    before = found.amounts.measured.peak_memory() if found.amounts.measured is not None else None
+    was = f"; {_run(found)} took {size(before)}" if before is not None and one.device == "cpu" else ""
+    yield (
+        f"memory ({one.device})",
+        f"about {size(one.peak)}{there}",
+        f"of each process, in {one.at}, with the longest answers: {parts}{was}",
+    )

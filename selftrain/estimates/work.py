@@ -1,0 +1,202 @@
+"""What a run does, counted: every sampling, evaluation and training once, whichever arms share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from selftrain import controls
+from selftrain import prompts as prompt_room
+from selftrain.arms import Arm, arms_of, names_round
+from selftrain.config import Config, at_round, one, resolved
+from selftrain.planning import for_training, greedy
+from selftrain.prompts import PromptSets
+from selftrain.records import Prompt
+
+Kind = Literal["candidates", "greedy", "sampled", "retention"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Prompts of one set that are asked in one round of one arm, `num_candidates` answers each."""
+
+    arm: str
+    round: int
+    kind: Kind
+    set_name: str
+    prompts: tuple[Prompt, ...]
+    num_candidates: int
+    max_new_tokens: int
+    block_size: int
+
+    @property
+    def answers(self) -> int:
+        """How many in all."""
+        return len(self.prompts) * self.num_candidates
+
+    @property
+    def num_blocks(self) -> int:
+        """Files of answers."""
+        return -(-len(self.prompts) // self.block_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """A selection, and the training on what it leaves, in one round of one arm. `has_selection` is False where main's
+    is used; `candidates` is how many there are to choose from."""
+
+    arm: str
+    round: int
+    prompts: int
+    candidates: int
+    has_selection: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All that a run does if no stop rule ends it. `texts` are read, of retention, in `text_rounds`."""
+
+    askings: tuple[Asking, ...]
+    trainings: tuple[Choosing, ...]
+    texts: tuple[str, ...]
+    text_rounds: tuple[int, ...]
+
+    def of(self, arm: str, *kinds: Kind) -> list[Asking]:
+        """What one arm asks."""
+        return [asking for asking in self.askings if asking.arm == arm and asking.kind in kinds]
+
+
+def count(config: Config, prompts: PromptSets) -> Work:
+    """The work of a run. The headline round, at which arms are measured too, is taken to be the last."""
+    askings: list[Asking] = []
+    trainings: list[Choosing] = []
+    for arm in arms_of(config):
+        shared = _shared(arm, config)
+        for number in range(1, config.rounds + 1):
+            if shared.samples_itself(number):
+                askings.append(_candidates(arm, prompts, number))
+            if shared.trains_itself(number):
+                trainings.append(_training(arm, prompts, number, shared.selects_itself(number)))
+        askings += _measured(config, arm, prompts)
+    retention = prompts.retention
+    text_rounds = _retention_rounds(config) if retention is not None and retention.prompts is None else []
+    texts = retention.texts if retention is not None and retention.prompts is None else ()
+    return Work(tuple(askings), tuple(trainings), texts, tuple(text_rounds))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What an arm does itself: everything from a round and a phase of it on, which is where it leaves main's way."""
+
+    arm: Arm
+    first_own: int
+    first_section: str
+    measured: tuple[int, ...]
+
+    def samples_itself(self, number: int) -> bool:
+        return controls.samples(self.arm) and self._is_own(number, "sample")
+
+    def selects_itself(self, number: int) -> bool:
+        return self.trains_itself(number) and self._is_own(number, "select")
+
+    def trains_itself(self, number: int) -> bool:
+        if self.arm.source is self.arm.main and number not in self.measured:
+            return False
+        return self._is_own(number, "train")
+
+    def _is_own(self, number: int, section: str) -> bool:
+        if number != self.first_own:
+            return number > self.first_own
+        order = ("sample", "score", "select", "train")
+        return order.index(section) >= order.index(self.first_section)
+
+
+def _shared(arm: Arm, config: Config) -> _Shared:
+    if arm.main is None:
+        return _Shared(arm, 1, "sample", ())
+    measured = tuple(_measured_rounds(config, arm))
+    if arm.control is not None:  # round 1's candidates are those of the base model, which is main's policy too
+        return _Shared(arm, 1, "select", measured)
+    for number in range(1, config.rounds + 1):
+        for section in ("sample", "score", "select", "train"):
+            if not _is_equal(arm.config, config, section, number):
+                return _Shared(arm, number, section, measured)
+    return _Shared(arm, config.rounds + 1, "sample", measured)
+
+
+def _is_equal(one_config: Config, other: Config, section: str, number: int) -> bool:
+    asked = at_round(one_config.prompts, number)["per_round"] == at_round(other.prompts, number)["per_round"]
+    knobs = at_round(getattr(one_config, section), number) == at_round(getattr(other, section), number)
+    return knobs and (asked or section != "sample")
+
+
+def asked_in(arm: Arm, prompts: PromptSets, number: int) -> tuple[Prompt, ...]:
+    """The prompts of a round."""
+    config = arm.config
+    return prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
+
+
+def _candidates(arm: Arm, prompts: PromptSets, number: int) -> Asking:
+    knobs = resolved(arm.config.sample, number)
+    return Asking(
+        arm.name,
+        number,
+        "candidates",
+        "train",
+        asked_in(arm, prompts, number),
+        one(knobs.num_candidates),
+        for_training(arm.config, number).max_new_tokens,
+        one(knobs.block_size),
+    )
+
+
+def _training(arm: Arm, prompts: PromptSets, number: int, selects: bool) -> Choosing:
+    asked = len(asked_in(arm, prompts, number))
+    num_candidates = one(resolved(arm.config.sample, number).num_candidates)
+    return Choosing(arm.name, number, asked, asked * num_candidates, selects)
+
+
+def _measured(config: Config, arm: Arm, prompts: PromptSets) -> Iterator[Asking]:
+    for number in _measured_rounds(config, arm):
+        for name, one_set in prompts.held_out().items():
+            yield _evaluated(config, arm, number, "greedy", name, one_set.prompts)
+        if arm.main is None and number and prompts.held_out() and config.evaluate.trained_prompts:
+            trained = sorted(asked_in(arm, prompts, number), key=lambda prompt: prompt.id)
+            yield _evaluated(config, arm, number, "greedy", "trained", trained[: config.evaluate.trained_prompts])
+    if arm.main is not None:
+        return
+    held_out = prompts.held_out()
+    sampled = held_out.get("test") or held_out.get("validate")
+    for number in range(config.rounds + 1):
+        if sampled is not None and names_round(config.evaluate.sampled_rounds, number, last=config.rounds):
+            yield _evaluated(config, arm, number, "sampled", sampled.name, sampled.prompts)
+    if prompts.retention is not None and prompts.retention.prompts is not None:
+        for number in _retention_rounds(config):
+            yield _evaluated(config, arm, number, "retention", "retention", prompts.retention.prompts.prompts)
+
+
+def _evaluated(config: Config, arm: Arm, number: int, kind: Kind, name: str, prompts: Sequence[Prompt]) -> Asking:
+    limit, block = greedy(config).max_new_tokens, config.evaluate.block_size
+    answers = config.evaluate.num_samples if kind == "sampled" else 1
+    return Asking(arm.name, number, kind, name, tuple(prompts), answers, limit, block)
+
+
+def _measured_rounds(config: Config, arm: Arm) -> list[int]:
+    """Where an arm is evaluated. Round 0 is the same policy in all arms, and main's."""
+    if arm.main is None:
+        return list(range(config.rounds + 1))
+    assert arm.settings is not None
+    named = arm.settings.evaluate_rounds
+    rounds = range(1, config.rounds + 1)
+    return [number for number in rounds if number == config.rounds or names_round(named, number, last=config.rounds)]
+
+
+def _retention_rounds(config: Config) -> list[int]:
+    """Round 0 always, as the others are compared with it."""
+    rounds = config.evaluate.retention_rounds
+    if rounds == "none":
+        return []
+    return [
+        number for number in range(config.rounds + 1) if not number or names_round(rounds, number, last=config.rounds)
+    ]

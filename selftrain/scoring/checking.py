@@ -1,0 +1,102 @@
+"""Mistakes in the list of scorers, found before any work and without running anything of the user's."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from selftrain.config import ScorerConfig
+from selftrain.errors import ConfigError
+from selftrain.plugins import is_reference, load_function
+from selftrain.scoring import SCORERS
+
+# What a rule could never find right in what such an extraction takes out.
+_SENSELESS = {
+    "numeric": {"code": "a block of code is no number", "json": "a JSON value is compared by json_schema"},
+    "math": {"code": "a block of code is no expression", "json": "a JSON value is compared by json_schema"},
+    "choice": {"code": "a block of code is no letter", "json": "a JSON value is compared by json_schema"},
+    "json_schema": {
+        "boxed": "\\boxed{} holds an expression",
+        "first_line": "a JSON value may take several lines; take it by json, or by a tag",
+        "last_line": "a JSON value may take several lines; take it by json, or by a tag",
+    },
+}
+
+
+def check_scorer(scorer: ScorerConfig, base: Path | None) -> None:
+    """Raise ConfigError for an unknown name, or a parameter or extraction that the rule does not have or cannot use;
+    DependencyError where a package is missing. `base` is the recipe's folder, if known."""
+    if scorer.name not in SCORERS:
+        if is_reference(scorer.name):
+            return
+        hint = _near(scorer.name, SCORERS) or "use file.py:function for a function of your own"
+        raise ConfigError(f"score.scorers: unknown scorer {scorer.name!r}; known: {', '.join(SCORERS)}; {hint}")
+    _check_params(scorer)
+    if (why := _SENSELESS.get(scorer.name, {}).get(scorer.extract.by)) is not None:
+        raise ConfigError(
+            f"score.scorers: {scorer.name} with extract: {scorer.extract.by} would find nothing right: {why}"
+        )
+    if scorer.name == "json_schema":
+        _check_json_schema(scorer, base)
+    if scorer.name == "reasoning_gym":
+        from selftrain.scoring.gym import require_installed
+
+        require_installed()
+
+
+def _check_params(scorer: ScorerConfig) -> None:
+    rule = load_function(SCORERS[scorer.name].rule, Path())
+    hints = get_type_hints(rule, include_extras=True)
+    parameters = [one for one in inspect.signature(rule).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    known = sorted(one.name for one in parameters)
+    for name, value in scorer.params.items():
+        where = f"score.scorers: {scorer.name}: params.{name}"
+        if name not in known:
+            near = _near(name, known)
+            hint = f"; {near}" if near else ""
+            raise ConfigError(f"{where}: there is no such parameter; known: {', '.join(known) or 'none'}{hint}")
+        try:
+            TypeAdapter(hints[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            near = _near(value, _expected(problem)) if isinstance(value, str) else None
+            hint = f"; {near}" if near else ""
+            raise ConfigError(
+                f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {value!r:.200}){hint}"
+            ) from None
+    for one in parameters:
+        if one.default is one.empty and one.name not in scorer.params:
+            raise ConfigError(f"score.scorers: {scorer.name}: params.{one.name} is missing and has no default")
+
+
+def _expected(problem: object) -> list[str]:
+    """The words that a literal error would have taken."""
+    context = problem.get("ctx", {}) if isinstance(problem, dict) else {}
+    words: str = context.get("expected", "") if isinstance(context, dict) else ""
+    return [word.strip("'") for word in words.replace(" or ", ", ").split(", ")]
+
+
+def _near(word: str, known: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {found[0]}?" if found else None
+
+
+def _check_json_schema(scorer: ScorerConfig, base: Path | None) -> None:
+    from selftrain.scoring.structured import schema_of
+
+    schema = scorer.params.get("schema")
+    if schema is None and scorer.params.get("match") == "none":
+        raise ConfigError(
+            "score.scorers: json_schema with match: none and no schema would find every JSON value right; give a "
+            "schema, or match: exact or subset"
+        )
+    if schema is not None:
+        try:
+            schema_of(schema, base)
+        except ConfigError as error:
+            raise ConfigError(f"score.scorers: json_schema: params.schema: {error}") from None

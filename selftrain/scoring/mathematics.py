@@ -1,0 +1,180 @@
+"""Mathematical equality of a final answer and the reference: plain numbers exactly, the rest by math-verify."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import warnings
+from functools import lru_cache
+from typing import Any
+
+from selftrain.scoring import Verdict
+from selftrain.scoring.expressions import (
+    MAX_LENGTH,
+    Expression,
+    ascii_form,
+    final_answer,
+    is_unit,
+    read,
+    refusal,
+    relations,
+    words_of,
+)
+
+COMPARE_SECONDS = 4.0
+
+
+class _TakesTooLong(BaseException):
+    """Not an Exception: the libraries catch those."""
+
+
+def prepare() -> None:
+    """Import math-verify and parse once: its grammar is built at the first use."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.ERROR)  # of what it cannot parse, and of time-outs that are set here instead
+    _parsed(r"\frac{1}{2}")
+    _verified(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
+
+
+def math(text: str, reference: str) -> Verdict:
+    """Correct when the text's one final answer equals the reference's: the one \\boxed{}, or else what follows the one
+    `####`, or else the whole of a text that is only an expression. The reference is read the same way, so GSM8K's and
+    MATH's solutions can be references as they are.
+
+    A plain number must be written as one (`42`, `1,234`, `3/4`, not `40+2`), and is compared exactly. A percentage
+    equals only a percentage, tuples and intervals keep order and brackets, `x=5` equals `5`, other equations need one
+    in the reference, and no integral, sum or limit stands for its value. What cannot be compared within 4 seconds is
+    wrong."""
+    wanted = _of_reference(reference)
+    answer, where = final_answer(text)
+    if answer is None:
+        return Verdict(0.0, None, where)
+    shown = answer if len(answer) <= 100 else answer[:99] + "…"
+    why = refusal(answer, wanted)
+    if why is None:
+        why = _difference(read(wanted), read(answer), same_text=ascii_form(answer) == ascii_form(wanted))
+    canonical = _canonical(answer)
+    if why is None:
+        return Verdict(1.0, canonical, f"{shown!r} ({where}) equals the reference {wanted!r:.100}")
+    return Verdict(0.0, canonical, f"{shown!r} ({where}): {why}; the reference is {wanted!r:.100}")
+
+
+def check(reference: str) -> None:
+    """Raise ValueError unless the reference has one final answer that equals itself."""
+    wanted = _of_reference(reference)
+    why = refusal(wanted, wanted) or _difference(read(wanted), read(wanted), same_text=False, is_reference=True)
+    if why is not None:
+        raise ValueError(f"the reference {wanted!r:.100} does not equal itself by this rule: {why}")
+
+
+def _of_reference(reference: str) -> str:
+    wanted, why = final_answer(reference)
+    if wanted is None:
+        raise ValueError(f"the reference {reference!r:.60} has no final answer: {why}")
+    return wanted
+
+
+def _difference(wanted: Expression, given: Expression, *, same_text: bool, is_reference: bool = False) -> str | None:
+    """What tells the two apart, in words; None where they are equal."""
+    if same_text:
+        return None
+    if wanted.percent != given.percent:
+        return f"{'it is a percentage' if given.percent else 'it is no percentage'}, unlike the reference"
+    units = {one for one in (wanted.unit, given.unit) if one is not None}
+    if len(units) == 2 or (wanted.unit != given.unit and not all(map(is_unit, units))):
+        return f"its unit is {given.unit!r:.30}, not {wanted.unit!r:.30}"
+    if None not in (wanted.name, given.name) and wanted.name != given.name:
+        return f"it is about {given.name}, not {wanted.name}"
+    if len(relations(given.body)) != len(relations(wanted.body)):
+        return "it is an equation or inequality, or the reference is one"
+    if (words := words_of(wanted.body)) is not None:
+        return None if words_of(given.body) == words else "its words differ"
+    if wanted.number is not None:
+        return _difference_of_numbers(wanted, given, is_reference=is_reference)
+    if (given.opens, given.closes) != (wanted.opens, wanted.closes) and (len(wanted.parts) > 1 or wanted.opens):
+        return "its brackets differ"
+    if len(given.parts) != len(wanted.parts):
+        return f"it has {len(given.parts)} members, not {len(wanted.parts)}"
+    return _difference_of_members(wanted, given)
+
+
+def _difference_of_numbers(wanted: Expression, given: Expression, *, is_reference: bool) -> str | None:
+    if given.number is None:
+        return "it is not written as one plain number"
+    if given.number != wanted.number:
+        return "its value differs"
+    return None if given.lowest or is_reference else "its fraction can be reduced"
+
+
+def _difference_of_members(wanted: Expression, given: Expression) -> str | None:
+    """Members in order; those of a set or a bare list in any order, each for one of the reference's."""
+    if len(wanted.parts) == 1 and not wanted.opens:
+        return _difference_by_library(wanted.body, given.body)
+    if wanted.opens in ("(", "["):
+        pairs = zip(wanted.parts, given.parts, strict=True)
+        wrong = [index for index, (one, other) in enumerate(pairs, 1) if not _equal_member(one, other)]
+        return f"member {wrong[0]} differs" if wrong else None
+    left = list(given.parts)
+    for one in wanted.parts:
+        match = next((other for other in left if _equal_member(one, other)), None)
+        if match is None:
+            return f"it lacks the member {one!r:.30}"
+        left.remove(match)
+    return None
+
+
+def _equal_member(wanted: str, given: str) -> bool:
+    return _difference(read(wanted), read(given), same_text=wanted == given) is None
+
+
+def _difference_by_library(wanted: str, given: str) -> str | None:
+    """As `_difference`, by math-verify, within COMPARE_SECONDS."""
+
+    def ring(number: int, frame: Any) -> None:
+        raise _TakesTooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, COMPARE_SECONDS)
+    try:
+        return None if _verified(wanted, given) else "its value differs"
+    except _TakesTooLong:
+        return f"it could not be compared within {COMPARE_SECONDS:g} s"
+    except (RecursionError, MemoryError) as error:
+        return f"it could not be compared ({type(error).__name__})"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@lru_cache(maxsize=4096)
+def _verified(wanted: str, given: str) -> bool:
+    from math_verify import verify
+
+    gold, answer = _parsed(wanted), _parsed(given)
+    # Text that could not be parsed would be compared as text, which has been done.
+    if gold is None or answer is None:
+        return False
+    # Its own time-outs are alarms as well, which would replace this one.
+    return bool(verify([gold], [answer], timeout_seconds=None))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(body: str) -> Any:
+    """The sympy expression of LaTeX, or None."""
+    from math_verify import LatexExtractionConfig, parse
+
+    body = re.sub(r"\*\*", "^", body)
+    body = re.sub(r"(?<![A-Za-z\\])(pi|theta|infty)(?![A-Za-z])", r"\\\1 ", body)
+    found = parse(f"${body}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
+    return next((one for one in found if not isinstance(one, str)), None)
+
+
+def _canonical(answer: str) -> str:
+    """Equal plain numbers get one text, so that votes for an answer are counted together."""
+    if len(answer) > MAX_LENGTH:
+        return answer[:MAX_LENGTH]
+    expression = read(answer)
+    if expression.number is None or expression.parts[1:]:
+        return ascii_form(answer)
+    return f"{expression.number}{'%' if expression.percent else ''}"

@@ -1,0 +1,79 @@
+"""What a function returned, raised or logged, as plain data that fits a pipe and a table."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.scoring import Verdict
+
+MAX_CHARACTERS = 2000
+
+
+def verdict_of(result: Any) -> Verdict:
+    """A bool, a number, None or {"value": ..., "answer": ..., "explanation": ...} as a Verdict; TypeError for others.
+    A rule's Verdict stays as it is."""
+    if isinstance(result, Verdict):
+        return result
+    answer = explanation = None
+    if isinstance(result, Mapping):
+        if "value" not in result:
+            raise TypeError(f"the function returned a dict without 'value': {cut(repr(result), 200)}")
+        answer, explanation = result.get("answer"), result.get("explanation")
+        result = result["value"]
+    if result is None:
+        return Verdict(None, error="the function returned None")
+    if isinstance(result, str | bytes) or not (isinstance(result, int) or callable(getattr(result, "__float__", None))):
+        raise TypeError(f"the function returned {cut(repr(result), 200)}; return a bool, a number, None or a dict")
+    value = float(result)
+    if not math.isfinite(value):
+        return Verdict(None, error=f"the function returned {value}, which is no value")
+    return Verdict(
+        value,
+        None if answer is None else cut(str(answer)),
+        cut(f"the function gave {value:g}" if explanation is None else str(explanation)),
+    )
+
+
+def error_of(function: Callable[..., Any], error: BaseException) -> str:
+    """What was raised, with the innermost line of the function's own file."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be shown)"
+    described = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return cut(f"{described}{_place(function, error)}")
+
+
+def _place(function: Callable[..., Any], error: BaseException) -> str:
+    own = inspect.unwrap(getattr(function, "func", function))  # of a functools.partial, what it wraps
+    own = own if inspect.isfunction(own) else vars(type(own)).get("__call__")
+    file = own.__code__.co_filename if inspect.isfunction(own) else None
+    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+    return f" ({Path(str(file)).name}:{lines[-1]})" if lines else ""
+
+
+def plain(value: Any) -> Any:
+    """The value if JSON can say it (numbers of numpy and torch as Python's); else how it shows itself."""
+    if not isinstance(value, str | bool | int | float | list | tuple | dict | None) and hasattr(value, "item"):
+        try:
+            value = value.item()
+        except Exception:
+            return cut(repr(value))
+    if isinstance(value, str):
+        return cut(value)
+    try:
+        written = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return cut(repr(value))
+    return value if len(written) <= MAX_CHARACTERS else cut(written)
+
+
+def cut(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """At most so many characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,236 @@
+"""Every note on combinations of knobs: said where it applies, and not otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worlds import scripted_recipe
+
+from selftrain import advice
+from selftrain import prompts as prompt_room
+from selftrain.advice import judging, whole
+from selftrain.advice.note import Note
+from selftrain.compose import compose
+from selftrain.errors import ConfigError
+
+EXACT = {"scorers": ["exact"]}
+MIXED = {"scorers": ["exact", "answers.py:answer"]}
+SEED = {"train": "train.jsonl", "format": "text", "seed_data": {"path": "seed.jsonl"}}
+SEEDED = {"seed_data": {"path": "seed.jsonl"}}
+
+# name: (advice, changes for which it is said, what it says, changes for which it is not)
+CASES: dict[str, tuple[advice.Advice, dict[str, Any], str, dict[str, Any]]] = {
+    "greedy copies": (
+        judging.greedy_copies,
+        {"sample": {"temperature": [1.0, 0.0]}},
+        "in rounds 2, 3: greedy candidates",
+        {"sample": {"temperature": 0.0, "num_candidates": 1}},
+    ),
+    "one block": (judging.one_block, {"sample": {"block_size": 64}}, "the 12 prompts of a round", {}),
+    "short reasoning": (
+        judging.short_reasoning,
+        {"model": {"path": "none", "thinking": {}}},
+        "under 256",
+        {"model": {"path": "none", "thinking": {}}, "sample": {"max_new_tokens": 256}},
+    ),
+    "above the mean of one": (
+        judging.above_mean_of_equals,
+        {"select": {"rule": "above_mean"}, "sample": {"num_candidates": [1, 4]}},
+        "keeps nothing in round 1",
+        {"select": {"rule": "above_mean"}},
+    ),
+    "best of one": (
+        judging.best_of_one,
+        {"select": {"rule": "best_of_n"}, "sample": {"num_candidates": 1}},
+        "among equals:",
+        {"select": {"rule": "best_of_n"}},
+    ),
+    "top of fewer": (
+        judging.top_of_fewer,
+        {"select": {"rule": "top_k", "top_k": 4}},
+        "every candidate is among the best",
+        {"select": {"rule": "top_k", "top_k": 3}},
+    ),
+    "an idle cap": (
+        judging.idle_cap,
+        {"select": {"max_per_prompt": 4}},
+        "never cuts",
+        {"select": {"max_per_prompt": 3}},
+    ),
+    "a threshold out of reach": (
+        judging.threshold_out_of_reach,
+        {"select": {"threshold": [1.0, 2.0, 1.0]}},
+        "never reached in round 2: these scorers give at most 1",
+        {"select": {"threshold": 2.0}, "score": MIXED},
+    ),
+    "a threshold of all": (
+        judging.threshold_of_all,
+        {"select": {"threshold": 0.0}},
+        "always reached: these scorers give no less than 0",
+        {"select": {"threshold": 0.0, "rule": "all"}},
+    ),
+    "never correct": (
+        judging.never_correct,
+        {"score": {**EXACT, "correct_at": 1.5}},
+        "no answer would ever count",
+        {"score": {**MIXED, "correct_at": 1.5}},
+    ),
+    "too long to be": (
+        judging.lengths_apart,
+        {"select": {"min_completion_tokens": 9}},
+        "nothing is long enough",
+        {"select": {"min_completion_tokens": 8, "max_completion_tokens": 7}},
+    ),
+    "a limit that nothing reaches": (
+        judging.lengths_apart,
+        {"select": {"max_completion_tokens": 8}},
+        "no candidate is longer than",
+        {"select": {"max_completion_tokens": 8}, "sample": {"max_new_tokens": [8, 16]}},
+    ),
+    "stopped and dropped": (
+        judging.stopped_and_dropped,
+        {"sample": {"stop_strings": ["\n"]}, "select": {"finish_reasons": ["stop_token"]}},
+        "add stop_string",
+        {"sample": {"stop_strings": ["\n"]}},
+    ),
+    "drawn duplicates": (
+        judging.drawn_duplicates,
+        {"select": {"rule": "random", "count": 5, "dedup": "none"}},
+        "as often as it was sampled",
+        {"select": {"rule": "random", "count": 5}},
+    ),
+    "all drawn": (
+        judging.drawn_all,
+        {"select": {"rule": "random", "count": 48}},
+        "all of them are drawn",
+        {"select": {"rule": "random", "count": 47}},
+    ),
+    "old data on old weights": (
+        judging.old_data_on_old_weights,
+        {"select": {"buffer": "append"}},
+        "trains again on what the weights were trained on",
+        {"select": {"buffer": "append"}, "train": {"init_from": "base"}},
+    ),
+    "a lone gate": (
+        judging.lone_gate,
+        {"score": {"scorers": [{"name": "exact", "gate": True}]}},
+        "leave gate out",
+        {"score": {"scorers": [{"name": "exact", "gate": True}, "numeric"]}},
+    ),
+    "a chat model in text": (
+        whole.chat_model_in_text,
+        {"model": {"path": "some/Model-7B-Instruct"}},
+        "Model-7B-Instruct looks like",
+        {"model": {"path": "some-chat-group/Italic-7B"}},
+    ),
+    "idle template variables": (
+        whole.idle_template_variables,
+        {"model": {"path": "none", "chat_template_kwargs": {"enable_thinking": False}}},
+        "no effect",
+        {"prompts": {"format": "chat"}, "model": {"path": "none", "chat_template_kwargs": {"a": 1}}},
+    ),
+    "idle seed data": (
+        whole.idle_seed_data,
+        {"prompts": SEEDED},
+        "is not used",
+        {"prompts": SEEDED, "arms": ["seed_only"]},
+    ),
+    "idle retention scorers": (
+        whole.idle_retention_scorers,
+        {"evaluate": {"retention_scorers": ["exact"]}},
+        "nothing to judge",
+        {"evaluate": {"retention_scorers": ["exact"]}, "prompts": {"retention": "retention.jsonl"}},
+    ),
+    "more than there is": (
+        whole.more_than_there_is,
+        {"prompts": {"per_round": 13}},
+        "there are 12 training prompts",
+        {"prompts": {"per_round": 12}},
+    ),
+    "a long schedule": (
+        whole.long_schedules,
+        {"train": {"learning_rate": [1e-3, 1e-4, 1e-5, 1e-6]}, "sample": {"temperature": [1.0, 0.9, 0.8, 0.7]}},
+        "sample.temperature has 4 values for 3 rounds; the rest is not used; train.learning_rate has 4",
+        {"train": {"learning_rate": [1e-3, 1e-4, 1e-5]}},
+    ),
+    "rounds out of reach": (
+        whole.rounds_out_of_reach,
+        {"evaluate": {"sampled_rounds": [1, 5]}, "arms": [{"random_selection": {"evaluate_rounds": [4]}}]},
+        "sampled_rounds names 5; arms.random_selection.evaluate_rounds names 4: there are 3 rounds",
+        {"evaluate": {"sampled_rounds": ["first", 3, "last"]}},
+    ),
+    "the best of nothing": (
+        whole.best_of_nothing,
+        {"train": {"init_from": "best"}, "rounds": 1},
+        "no other round",
+        {"train": {"init_from": "best"}},
+    ),
+    "idle patience": (whole.idle_patience, {"stop": {"patience": 3}}, "never ends", {"stop": {"patience": 2}}),
+    "nothing to delete": (
+        whole.nothing_to_delete,
+        {"keep": "best_and_last", "rounds": 1},
+        "one round",
+        {"keep": "best_and_last"},
+    ),
+}
+
+
+def notes_of(folder: Path, changes: dict[str, Any], one: advice.Advice | None = None) -> list[Note]:
+    recipe = scripted_recipe(folder, **changes)
+    (folder / "seed.jsonl").write_text('{"prompt": "what comes after 50?", "completion": "51"}\n')
+    (folder / "retention.jsonl").write_text('{"prompt": "what comes before 50?", "reference": "49"}\n')
+    composed = compose(str(recipe))
+    prompts = prompt_room.load(composed.config.prompts, composed.folder)
+    if one is None:
+        return list(advice.notes(composed.config, prompts))
+    found = one(composed.config, prompts)
+    return [found] if found is not None else []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_note_is_said_where_it_applies_and_only_there(tmp_path: Path, name: str) -> None:
+    one, wrong, words, right = CASES[name]
+    (note,) = notes_of(tmp_path / "wrong", wrong, one)
+    assert words in note.words
+    assert notes_of(tmp_path / "right", right, one) == []
+
+
+def test_every_note_of_the_table_has_a_case() -> None:
+    assert {one for one, _, _, _ in CASES.values()} == set(advice.TABLE)
+
+
+def test_a_plain_recipe_has_no_notes(tmp_path: Path) -> None:
+    assert notes_of(tmp_path, {"sample": {}}) == []
+
+
+def test_what_is_said_of_main_is_not_said_again_of_its_arms(tmp_path: Path) -> None:
+    arms = {"cold": {"sample.temperature": 0.0}, "warm": {"sample.temperature": 1.3}}
+    words = [note.words for note in notes_of(tmp_path, {"select": {"max_per_prompt": 4}, "arms": arms})]
+    assert len(words) == 2
+    assert words[0].startswith("select.max_per_prompt")
+    assert words[1].startswith("arm cold: sample.temperature is 0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"select": {"rule": "above_mean"}, "sample": {"num_candidates": 1}}, "above_mean keeps nothing"),
+        ({"select": {"threshold": 1.5}}, "never reached"),
+        ({"select": {"min_completion_tokens": 9}}, "long enough"),
+        ({"arms": {"strict": {"select.threshold": 1.5}}}, "arm strict: select.threshold is never reached"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    recipe = scripted_recipe(tmp_path, **changes)
+    composed = compose(str(recipe))
+    prompts = prompt_room.load(composed.config.prompts, composed.folder)
+    with pytest.raises(ConfigError, match=words):
+        advice.refuse(composed.config, prompts)
+
+
+def test_what_makes_no_sense_in_some_rounds_only_is_not_refused(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path, select={"threshold": [1.0, 1.5, 1.0]})
+    composed = compose(str(recipe))
+    advice.refuse(composed.config, prompt_room.load(composed.config.prompts, composed.folder))

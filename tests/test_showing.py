@@ -1,0 +1,239 @@
+"""`selftrain show` and `selftrain status --watch`: what can be seen of a run, finished or at work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worlds import run_here, scripted_recipe
+
+from selftrain import outlook
+from selftrain.errors import ConfigError
+from selftrain.outlook import show_status, status_of
+from selftrain.showing import reason_kind, show_run
+from selftrain.store import RunDirectory
+
+ARMS = ["random_selection", "gold"]
+# The model paints the terminal, and turns the direction of what follows.
+PAINTED = (
+    "def answer(prompt, seed, policy_round):\n    return '\\x1b[31m' + prompt.reference + '\\u202e' * (seed % 2)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shown")
+    recipe = scripted_recipe(folder / "recipe", arms=ARMS, rounds=2, select={"max_per_prompt": 2})
+    return run_here(recipe, runs_dir=folder / "runs")
+
+
+@pytest.fixture
+def show(run: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def shown(path: Path = run, **asked: Any) -> Any:
+        options = {"arm": "main", "round_number": None, "prompt": None, "kept": False, "rejected": False}
+        options |= {"limit": 5, "as_json": False}
+        show_run(path, **(options | asked))
+        out = capsys.readouterr().out
+        return json.loads(out) if asked.get("as_json") else out
+
+    return shown
+
+
+def test_without_options_the_run_its_rounds_its_funnels_and_its_weight_are_shown(show: Any) -> None:
+    text = show()
+    assert text.splitlines()[0] == "tiny: finished"
+    assert text.index("round  ") < text.index("last measured: main · round 2") < text.index("main · round 1 · select")
+    assert "48 sampled > 48 scored" in text
+    assert "value under threshold 1.0" in text
+    assert " on disk: " in text
+    data = show(as_json=True)
+    assert data["status"]["disk"]["total"] > 0
+    assert {one["arm"] for one in data["selections"]} == {"main", *ARMS}
+
+
+def test_the_commonest_reasons_add_up_to_what_left(show: Any, run: Path) -> None:
+    for one in show(as_json=True)["selections"]:
+        metrics = RunDirectory(run).receipt(f"arms/{one['arm']}/rounds/{one['round']:03d}/select-improve-00").metrics  # type: ignore[union-attr]
+        if "select/candidates" in metrics:
+            assert sum(one["reasons"].values()) == metrics["select/candidates"] - metrics["select/kept"]
+
+
+@pytest.mark.parametrize(
+    ("why", "kind"),
+    [
+        ("value 0.25 under threshold 1.0", "value under threshold 1.0"),
+        ("value -1e-05 not among the best 2 of the prompt", "value not among the best 2 of the prompt"),
+        ("value 0.5 not above 0.61 (mean 0.5 + 1 x 0.11, over 4 candidates of the prompt)", None),
+        ("duplicate of 0123abcd", "duplicate"),
+        ("longer than 5 tokens (17)", "longer than 5 tokens"),
+        ("not scored: timed out after 10 s", "not scored"),
+        ("truncated", "truncated"),
+    ],
+)
+def test_reasons_that_differ_in_a_candidates_own_numbers_are_one_kind(why: str, kind: str | None) -> None:
+    assert reason_kind(why) == (kind or "value not above the bar of the prompt")
+
+
+def test_a_round_shows_its_prompts_with_how_many_are_right_and_kept(show: Any, run: Path) -> None:
+    data = show(round_number=1, as_json=True)
+    assert len(data["prompts"]) == 12
+    assert {one["candidates"] for one in data["prompts"]} == {4}
+    receipt = RunDirectory(run).receipt("arms/main/rounds/001/select-improve-00")
+    assert receipt is not None
+    assert sum(one["kept"] for one in data["prompts"]) == receipt.metrics["select/kept"]
+    first = data["kept"][0]
+    assert (first["value"], first["correct"], first["kept"]) == (1.0, True, True)
+    assert first["text"] == first["answer"]
+    assert first["prompt"].startswith("what comes after")
+    text = show(round_number=1, limit=1)
+    assert text.count("\nkept · round 1 · candidate") == 1
+    assert text.count("\nrejected · round 1 · candidate") == 1
+    assert "because: value 1.0 reaches threshold 1.0" in text
+
+
+def test_candidates_shown_are_of_different_prompts_and_as_many_as_asked_for(show: Any) -> None:
+    data = show(round_number=1, limit=4, as_json=True)
+    assert len({one["prompt_id"] for one in data["rejected"]}) == len(data["rejected"]) == 4
+
+
+@pytest.mark.parametrize(("only", "hidden"), [("kept", "rejected"), ("rejected", "kept")])
+def test_only_kept_or_only_rejected_ones_are_shown_of_the_last_round_if_none_is_named(
+    show: Any, only: str, hidden: str
+) -> None:
+    data = show(**{only: True}, as_json=True)
+    assert data["round"] == 2
+    assert data[only]
+    assert hidden not in data
+
+
+def test_a_prompt_is_found_by_id_or_words_and_shown_in_every_round_in_full(show: Any) -> None:
+    by_words = show(prompt="after 11?", as_json=True)
+    assert by_words == show(prompt=by_words["prompt_id"], as_json=True)
+    assert by_words["prompt"] == "what comes after 11?"
+    assert [one["round"] for one in by_words["candidates"]] == [1] * 4 + [2] * 4
+    assert all(one["parts"] == {"exact": one["value"]} for one in by_words["candidates"])
+    assert all(one["why"] for one in by_words["candidates"])
+    text = show(prompt="after 11?", round_number=2, rejected=True)
+    assert "main · prompt " in text
+    assert "kept · " not in text
+
+
+def test_words_that_name_several_prompts_or_none_are_refused_with_the_way_on(show: Any) -> None:
+    with pytest.raises(ConfigError, match="12 prompts contain 'comes after'; give more of the text, or an id: "):
+        show(prompt="comes after")
+    with pytest.raises(ConfigError, match="no prompt of main"):
+        show(prompt="where is")
+
+
+def test_what_is_not_there_is_named_with_what_is(show: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no arm 'golden'; its arms: main, random_selection, gold"):
+        show(arm="golden")
+    with pytest.raises(ConfigError, match="nothing of round 7 to show; there are 1, 2"):
+        show(round_number=7)
+    with pytest.raises(ConfigError, match="leave nothing to show"):
+        show(kept=True, rejected=True)
+    with pytest.raises(ConfigError, match="is no run directory"):
+        show(path=tmp_path)
+
+
+def test_an_arm_shows_what_it_shares_with_main_with_its_own_choice(show: Any) -> None:
+    main, control = (show(round_number=1, arm=arm, limit=99, as_json=True) for arm in ("main", "random_selection"))
+    assert [one["prompt_id"] for one in control["prompts"]] == [one["prompt_id"] for one in main["prompts"]]
+    assert len(control["kept"]) == len(main["kept"])
+    assert {one["why"] for one in control["kept"]} == {"drawn at random, whatever its value"}
+
+
+def test_an_arm_of_demonstrations_shows_those(show: Any) -> None:
+    data = show(round_number=1, arm="gold", limit=99, as_json=True)
+    assert data["kept"]
+    assert all(one["why"] == "gold" and one["value"] is None for one in data["kept"])
+    assert "kept · round 1" in show(round_number=1, arm="gold")
+
+
+def test_a_round_that_has_not_selected_yet_shows_its_candidates(show: Any, run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+    for arm in ("main", *ARMS):
+        shutil.rmtree(copy / f"arms/{arm}/rounds/002/survivors")
+    shutil.rmtree(copy / "arms/main/rounds/002/scores")
+    data = show(path=copy, round_number=2, as_json=True)
+    assert len(data["waiting"]) == 5
+    assert not data["kept"]
+    assert not data["rejected"]
+    assert data["waiting"][0]["why"] == "not selected from yet"
+    assert data["waiting"][0]["value"] is None
+    assert "waiting · round 2 · candidate 0 · no value" in show(path=copy, round_number=2)
+    assert show(path=copy, prompt="after 3?", as_json=True)["prompt"] == "what comes after 3?"
+
+
+def test_what_a_model_wrote_is_inert(tmp_path: Path, show: Any) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1, score={"scorers": ["numeric"]})
+    (tmp_path / "recipe/answers.py").write_text(PAINTED)
+    painted = run_here(recipe, runs_dir=tmp_path / "runs")
+    show()  # what the run printed is taken away
+    for text in (show(path=painted), show(path=painted, round_number=1), show(path=painted, prompt="after 3?")):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+
+
+# Status
+
+
+def test_status_lists_what_people_ask_for_and_json_has_the_rest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_status(run, as_json=False)
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == "tiny: finished"
+    assert "evaluate/" not in text
+    assert "headline: round" in text
+    show_status(run, as_json=True)
+    data = json.loads(capsys.readouterr().out)
+    assert "evaluate/test/pass@1_low" in data["arms"]["main"]["reports"][0]["metrics"]
+    assert data["disk"]["total"] == sum(size for kind, size in data["disk"].items() if kind != "total")
+
+
+def test_watching_a_run_that_is_over_shows_it_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_status(run, as_json=True, every=60.0)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["state"] == "finished"
+    show_status(run, as_json=False, every=60.0)
+    assert capsys.readouterr().out.count("tiny: finished") == 1
+
+
+def test_watching_prints_a_line_per_change_until_the_process_is_gone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+    (copy / "verdict.json").unlink()
+    last = copy / "arms/gold/rounds/002/receipts/round.json"
+    aside = last.rename(tmp_path / "round.json")
+    at_work = RunDirectory(copy)
+    at_work.lock()
+    watching = threading.Thread(target=show_status, args=(copy,), kwargs={"as_json": True, "every": 0.05})
+    watching.start()
+    time.sleep(0.5)
+    aside.rename(last)
+    time.sleep(0.5)
+    at_work.unlock()
+    watching.join(timeout=30)
+    assert not watching.is_alive()
+    states = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["state"] for one in states] == ["running", "running", "finished"]
+    assert [one["next"] is None for one in states] == [False, True, True]
+
+
+def test_ctrl_c_ends_the_watching_quietly(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        outlook, "status_of", lambda path: {**status_of(path), "state": "running", "holder": {"pid": 1, "host": "h"}}
+    )
+    monkeypatch.setattr(outlook.time, "sleep", interrupt)
+    show_status(run, as_json=False, every=1.0)
+    assert "tiny: running (pid 1 on h)" in capsys.readouterr().out
