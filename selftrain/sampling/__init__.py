@@ -4,7 +4,8 @@
 - `scripted`             answers from a function, no model: for tests of recipes and of the loop
 - `race`                 how a token is drawn: an exponential race that rounding does not disturb
 - `entropy`              how undecided the policy was
-- `cache`                the key-value cache of a block
+- `cache`                the key-value cache of a block, with rows that part
+- `packed`               weights in the layout that a CPU multiplies in
 - `stopping`             when a candidate ends, and what its text is
 - `thinking`             the reasoning before an answer, cut off
 - `written`              completions that were not sampled, as the ids a policy would have left

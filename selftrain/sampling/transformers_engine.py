@@ -20,7 +20,7 @@ from torch import Tensor
 
 from selftrain.config import SampleConfig, ThinkingConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
-from selftrain.models import Bench, check_probe
+from selftrain.models import Bench, check_probe, probe_logprobs
 from selftrain.records import Block, Candidate, Policy, Prompt
 from selftrain.sampling.cache import arrange, copied, empty_cache
 from selftrain.sampling.entropy import normalisers_and_entropies
@@ -100,6 +100,8 @@ class TransformersSampler:
         if model is not self._model:
             check_probe(model, policy, self._bench)
             self._model, self._prefix, self._packed = model, None, Packed(model)
+            if policy.adapter is not None:  # its product is added to the copies, which the probe has not seen
+                self._packed.keep_if_same(lambda: probe_logprobs(model, self._bench))
 
     def _stop_rule(self, stop_strings: tuple[str, ...]) -> StopRule:
         return StopRule(

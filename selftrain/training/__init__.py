@@ -3,6 +3,7 @@
 - `sft`         LoRA fine-tuning on the sampled ids by TRL's SFTTrainer; the only module that knows TRL
 - `arguments`   the arguments of TRL's SFTConfig, and how ranks and micro-batches share a batch
 - `examples`    survivors as a data set that is neither cut nor reordered, and the order in which they are trained on
+- `joined`      what a batch need not compute: untrained positions' logits, shared beginnings twice
 - `steps`       what is done at each optimizer step: metrics, the watch for NaN, checkpoints, stopping
 - `norms`       how far a training moved the policy
 - `checkpoints` a killed training's way back: complete, of the same training, hashes verified before anything is read

@@ -342,3 +342,12 @@ def test_packed_weights_follow_the_models(tmp_path: Path) -> None:
         expected = model(input_ids=ids).logits
         with packed.in_use():
             torch.testing.assert_close(model(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_weights_that_compute_something_else_are_not_used(chat_bench: Bench) -> None:
+    model = chat_bench.unmount()
+    packed = Packed(model)
+    answers = iter([[-1.0, -2.0], [-1.0, -2.5]])
+    packed.keep_if_same(lambda: next(answers))
+    with packed.in_use():
+        assert not any("forward" in vars(module) for module in model.modules())
