@@ -40,11 +40,16 @@ def select_knobs(arm: Arm, knobs: SelectConfig, main: Receipt | None) -> SelectC
     if main is None:
         return knobs
     if arm.control == "no_filter":
-        buffer = "append" if knobs.buffer == "best_per_prompt" else knobs.buffer
-        everything = {"rule": "all", "dedup": "none", "max_per_prompt": None, "buffer": buffer}
-        return knobs.model_copy(update={**everything, "filters": (), "min_survivors": 0})
+        return unfiltered(knobs)
     count = int(main.metrics["select/kept"])
     return knobs.model_copy(update={"rule": "random", "count": count, "filters": (), "min_survivors": 0})
+
+
+def unfiltered(knobs: SelectConfig) -> SelectConfig:
+    """How `no_filter` selects where main selects by these knobs."""
+    buffer = "append" if knobs.buffer == "best_per_prompt" else knobs.buffer
+    everything = {"rule": "all", "dedup": "none", "max_per_prompt": None, "buffer": buffer}
+    return knobs.model_copy(update={**everything, "filters": (), "min_survivors": 0})
 
 
 def train_knobs(arm: Arm, knobs: TrainConfig, main: Receipt | None) -> TrainConfig:

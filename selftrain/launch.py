@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from selftrain.records import digest
 from selftrain.reporting.plan import SECRET
 from selftrain.reporting.terminal import Terminal
 from selftrain.rooms import Rooms
-from selftrain.store import RunDirectory, disk_errors, publish_bytes
+from selftrain.store import RunDirectory, disk_errors, publish_bytes, read_json
 from selftrain.summaries import final_rows, places, retention_of, summary_row, verdict_data
 from selftrain.world import World, imposed_single_thread
 
@@ -79,6 +80,7 @@ def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_di
         changes = {"seed": seed, "name": f"{name}-seed-{seed}"}
         of_seed = replace(composed, config=composed.config.model_copy(update=changes))
         paths.append(one_run(world, of_seed, runs_dir=runs_dir, fork=None, group=name))
+        gc.collect()  # rooms and their loaded model hold each other: the next run's would be loaded beside them
     if world.is_first and (composed.config.prompts.validate_ or composed.config.prompts.test):
         _conclude_seeds(name, paths, runs_dir)
 
@@ -119,6 +121,7 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
     world.from_first(run.lock, "the run's lock")
     try:
         world.from_first(lambda: fingerprints.require_unchanged(run.receipts(), where=run.path), "the fingerprints")
+        world.from_first(lambda: _require_rounds(run, config), "the rounds")
         recorded = world.from_first(lambda: _record(run, config, composed, prompts, terminal, world), "config.json")
         with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run, world) as log_path:
             check_references(config, rooms, prompts)
@@ -132,6 +135,15 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
     finally:
         run.unlock()
     return run.path
+
+
+def _require_rounds(run: RunDirectory, config: Config) -> None:
+    done = max((one.round for one in run.receipts()), default=0)
+    if done > config.rounds:
+        raise ConfigError(
+            f"rounds is {config.rounds}, but {run.path} has phases of round {done} committed, and a run is not made "
+            f"shorter: set rounds to {done} or more, or start a run of its own with name=NEW"
+        )
 
 
 def _tracker(
@@ -202,7 +214,7 @@ def _record(
 ) -> Mapping[str, Any]:
     """Write config.json (again, if it changed) and return it; warn where libraries changed under a run."""
     path = run.path / "config.json"
-    old = json.loads(path.read_text()) if path.exists() else {}
+    old = read_json(path)
     found = versions()
     new = {
         "config": config.model_dump(mode="json", by_alias=True),
@@ -294,6 +306,10 @@ def _fork(composed: Composed, fingerprints: Fingerprints, runs_dir: Path, name: 
     marker = target.path / "fork.json"
     if target.path.exists() and not (marker.exists() and json.loads(marker.read_text()) == origin):
         raise ConfigError(f"--fork: {target.path} exists and is no fork of {source.path}; choose another name")
+    known = {one.key: one.output for one in source.receipts()}
+    if any(known.get(one.key) != one.output for one in target.receipts()):
+        terminal.info(f"{target.path} has been gone on with since it was forked: nothing is copied into it")
+        return composed.config.model_copy(update={"name": name})
     kept = fingerprints.keepable(source.receipts())
     target.lock()
     try:
@@ -301,7 +317,5 @@ def _fork(composed: Composed, fingerprints: Fingerprints, runs_dir: Path, name: 
         copy_fork(source, target, kept)
     finally:
         target.unlock()
-    terminal.info(
-        f"forked {source.path} to {target.path}: {len(kept)} of {len(source.receipts())} committed phases kept"
-    )
+    terminal.info(f"forked {source.path} to {target.path}: {len(kept)} of {len(known)} committed phases kept")
     return composed.config.model_copy(update={"name": name})

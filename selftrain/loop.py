@@ -174,6 +174,8 @@ def should_stop(config: Config, arm: Arm, phases: Phases, round_number: int) -> 
     why = phases.world.from_first(reason, f"whether to stop after round {round_number}")
     if why is not None and round_number < config.rounds:
         phases.terminal.info(f"{arm.name} · stops after round {round_number}: {why}")
+        told = f"that {arm.name} stops after round {round_number}"
+        phases.world.from_first(lambda: phases.run.note("stopped", round=round_number, why=why), told)
     return why is not None
 
 

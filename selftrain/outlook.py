@@ -26,7 +26,7 @@ from selftrain.prompts import PromptSets
 from selftrain.records import Report
 from selftrain.reporting.inert import inert
 from selftrain.rooms import notes_on_model
-from selftrain.store import RunDirectory
+from selftrain.store import RunDirectory, read_json
 
 if TYPE_CHECKING:
     from selftrain.reporting.tables import Line, RoundRow
@@ -104,7 +104,8 @@ def _round(config: Config, prompts: PromptSets, number: int) -> str:
     of_round = prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
     amount = f"{train['steps']} steps" if train["steps"] else f"{train['epochs']:g} epoch{'s' * (train['epochs'] != 1)}"
     cap = f", at most {select['max_per_prompt']} per prompt" if select["max_per_prompt"] else ""
-    start = {"base": "a new adapter", "previous": "the previous adapter", "best": "the best adapter so far"}
+    new = "a new adapter" if config.model.adapter is None else "a copy of model.adapter"
+    start = {"base": new, "previous": "the previous adapter", "best": "the best adapter so far"}
     begin = start["base" if number == 1 else train["init_from"]]
     candidates = len(of_round) * sample["num_candidates"]
     return (
@@ -158,8 +159,7 @@ def _page(path: Path, data: Mapping[str, Any]) -> list[Line]:
     from selftrain.reporting.status import render
     from selftrain.reporting.tables import Line
 
-    verdict = path / "verdict.json"
-    said: list[str] = json.loads(verdict.read_text())["lines"] if verdict.exists() else []
+    said: list[str] = read_json(path / "verdict.json").get("lines", [])
     lines = render(data, round_rows_of(path))
     return lines + [Line("")] * bool(said) + [Line(inert(sentence), "head") for sentence in said]
 
@@ -168,11 +168,10 @@ def round_rows_of(path: Path) -> list[RoundRow]:
     """The table of rounds as far as they are committed, with the best one marked once the run has its verdict."""
     from selftrain.summaries import round_row
 
-    verdict = path / "verdict.json"
-    best = json.loads(verdict.read_text())["best_round"] if verdict.exists() else -1
+    best = read_json(path / "verdict.json").get("best_round", -1)
     receipts = RunDirectory(path).receipts()
     rows = []
-    for arm in arms_of(parse(json.loads((path / "config.json").read_text())["config"])):
+    for arm in arms_of(config_of(path)):
         arm.receipts |= {one.key: one for one in receipts if one.arm == arm.name}
         measured = [one for one in receipts if one.arm == arm.name and one.phase == "evaluate"]
         arm.reports |= {one.round: Report(arm.name, one.round, one.metrics, {}) for one in measured}
@@ -181,29 +180,44 @@ def round_rows_of(path: Path) -> list[RoundRow]:
     return rows
 
 
+def config_of(path: Path) -> Config:
+    """The configuration that a run has recorded. ConfigError if the folder is no run, DataError if it is damaged."""
+    recorded = read_json(path / "config.json")
+    if "config" not in recorded:
+        raise ConfigError(f"{path} is no run directory (it has no config.json); runs are kept under runs/NAME")
+    return parse(recorded["config"])
+
+
 def status_of(path: Path) -> dict[str, Any]:
     """How far a run is, as data."""
     from selftrain.reporting.status import Holder, status
 
-    if not (path / "config.json").is_file():
-        raise ConfigError(f"{path} is no run directory (it has no config.json); runs are kept under runs/NAME")
-    recorded = json.loads((path / "config.json").read_text())
-    config = parse(recorded["config"])
-    run = RunDirectory(path)
+    config, run = config_of(path), RunDirectory(path)
     receipts = run.receipts()
     reports = [Report(one.arm, one.round, one.metrics, {}) for one in receipts if one.phase.startswith("evaluate")]
     held = re.fullmatch(r"pid (\d+) on (.*)", run.holder() or "")
     last = max((one.round for one in receipts if one.arm == "main" and one.phase == "round"), default=0)
-    finished = (path / "verdict.json").exists() and last < config.rounds
+    is_stopped = last < config.rounds and _is_stopped(run, last)
+    recipe = read_json(path / "config.json").get("recipe")
+    to_do = config.model_copy(update={"rounds": last}) if is_stopped else config
     return status(
-        {"name": config.name, "path": str(path), "recipe": recorded["recipe"], "model": config.model.path},
-        list(_planned(config, {one.key for one in receipts})),
+        {"name": config.name, "path": str(path), "recipe": recipe, "model": config.model.path},
+        list(_planned(to_do, {one.key for one in receipts})),
         receipts,
         reports,
         holder=Holder(int(held[1]), held[2]) if held else None,
-        stopped=f"a stop rule ended it after round {last}" if finished else None,
+        stopped=f"a stop rule ended it after round {last}" if is_stopped else None,
         disk=weight(path),
     )
+
+
+def _is_stopped(run: RunDirectory, last: int) -> bool:
+    """Whether a stop rule has ended main after its last round, under the configuration that is recorded."""
+    said = None
+    for event in run.journal():
+        if event.get("event") in ("config", "stopped"):  # other knobs may let it go on
+            said = event.get("round")
+    return said == last
 
 
 def _planned(config: Config, committed: Collection[str]) -> Iterator[Any]:

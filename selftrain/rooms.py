@@ -13,6 +13,7 @@ from selftrain.adapters import adapter_digest, check_lora
 from selftrain.arms import Arm
 from selftrain.config import Config
 from selftrain.errors import ConfigError
+from selftrain.prompts.rows import names_of
 from selftrain.records import Policy, digest
 from selftrain.selection import filters
 from selftrain.training.fields import check_shape
@@ -134,7 +135,7 @@ class Rooms:
     @cached_property
     def scorer(self) -> CombinedScorer:
         """Judges them."""
-        return scoring.build(self._config.score, self._folder)
+        return scoring.build(self._config.score, self._folder, names_of(self._config.prompts))
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
@@ -147,7 +148,8 @@ class Rooms:
         named = self._config.evaluate.retention_scorers
         if not named:
             return self.scorer
-        return scoring.build(self._config.score.model_copy(update={"scorers": named}), self._folder)
+        of_retention = self._config.score.model_copy(update={"scorers": named})
+        return scoring.build(of_retention, self._folder, names_of(self._config.prompts))
 
     @cached_property
     def trainer(self) -> training.Trainer:

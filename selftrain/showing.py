@@ -17,14 +17,15 @@ from typing import Any
 from selftrain import controls
 from selftrain.arms import Arm, arms_of
 from selftrain.errors import ConfigError, DataError
+from selftrain.estimates.work import shared
 from selftrain.history import ALARMS_FILE
-from selftrain.outlook import round_rows_of, status_of
-from selftrain.parsing import parse
+from selftrain.outlook import config_of, round_rows_of, status_of
 from selftrain.store import TEMPORARY, RunDirectory, read_jsonl
 from selftrain.summaries import funnel_words
 
 CANDIDATE_COLUMNS = ("id", "prompt_id", "index", "wave", "text", "reasoning", "finish_reason", "completion_token_ids")
 SCORE_COLUMNS = ("candidate_id", "value", "correct", "answer", "explanation", "parts", "error")
+PHASE_OF = {"candidates": "sample", "scores": "score", "survivors": "select"}
 MATCHES_NAMED = 8
 COMMONEST = 5
 # What differs from candidate to candidate in a reason: its own value, another's id, its own length.
@@ -126,7 +127,7 @@ class Run:
 
     def __init__(self, path: Path, arm: str) -> None:
         self.path = path
-        arms = {one.name: one for one in arms_of(parse(json.loads((path / "config.json").read_text())["config"]))}
+        arms = {one.name: one for one in arms_of(config_of(path))}
         if arm not in arms:
             raise ConfigError(f"{path} has no arm {arm!r}; its arms: {', '.join(arms)}")
         self.arm: Arm = arms[arm]
@@ -142,11 +143,13 @@ class Run:
         return None
 
     def _may_share(self, number: int, kind: str) -> bool:
-        if self.arm.control is None:  # an arm of its own knobs shares what comes out the same
-            return True
+        """Whether main's is what the arm goes on with: once the round is over, what it has not of its own."""
         if self.arm.source is self.arm.main:
             return kind != "survivors"
-        return number == 1 and controls.samples(self.arm) and kind != "survivors"
+        if not controls.samples(self.arm):
+            return False
+        is_over = RunDirectory(self.path).receipt_path(self.arm.key(number, "round")).is_file()
+        return is_over or not shared(self.arm).is_own(number, PHASE_OF[kind])
 
     def rounds(self) -> list[int]:
         """The rounds of which there is something to show."""

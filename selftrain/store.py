@@ -152,15 +152,18 @@ class RunDirectory:
             except FileNotFoundError as error:  # a place such as /proc, where nobody makes folders
                 raise OSError(errno.EACCES, "no folders can be made there") from error
             file = open(self.path / "run.lock", "a+")  # noqa: SIM115 - held until the process ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for _ in range(4):  # a reader has it for a moment (`holder`)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
             raise RunLocked(
                 f"{self.path} is in use by {holder}; wait for it, stop it, or choose another name= for this run"
-            ) from None
+            )
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -175,7 +178,7 @@ class RunDirectory:
             return None
         with open(self.path / "run.lock") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: whoever else looks is no holder
             except BlockingIOError:
                 return file.read().strip() or "another process"
         return None
@@ -269,25 +272,24 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def note(self, event: str, **details: Any) -> None:
-        """Append a line to the journal that commits nothing (an attempt started, a config knob changed)."""
+        """Append a line to the journal that commits nothing (an attempt started, a knob changed, a stop rule)."""
         self._append_event({"event": event, **details})
 
-    def journal_keys(self) -> list[str]:
-        """Keys of commits in journal order."""
+    def journal(self) -> Iterator[dict[str, Any]]:
+        """The events in order, as far as whole lines are written."""
         path = self.path / "events.jsonl"
-        if not path.exists():
-            return []
-        keys = []
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        for number, line in enumerate(lines, 1):
             try:
-                event = json.loads(line)
+                yield json.loads(line)
             except ValueError:
                 raise DataError(
                     f"{path}, line {number} is damaged; receipts do not depend on it: delete that line"
                 ) from None
-            if event.get("event") == "commit":
-                keys.append(event["key"])
-        return keys
+
+    def journal_keys(self) -> list[str]:
+        """Keys of commits in journal order."""
+        return [event["key"] for event in self.journal() if event.get("event") == "commit"]
 
     def _complete_journal(self) -> None:
         """Add the line that a kill between a receipt and its journal line left out."""
@@ -327,6 +329,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file that only this program writes; a torn last line is dropped."""
     lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file that the command writes anew; empty where there is none. DataError for a damaged one."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it: the same command writes it again") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{path} is damaged (no JSON object); delete it: the same command writes it again")
+    return data
 
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from selftrain.reporting.figures import count, duration, interval, percent
 from selftrain.reporting.tables import RoundRow, Share
 from selftrain.tracking import Row
 
-FUNNEL = ("scored", "finished", "length", "dedup", "rule", "max_per_prompt")
+FUNNEL = ("scored", "finished", "answered", "length", "dedup", "rule", "max_per_prompt")
 
 
 def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:

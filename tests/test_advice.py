@@ -197,6 +197,24 @@ def test_a_note_is_said_where_it_applies_and_only_there(tmp_path: Path, name: st
     assert notes_of(tmp_path / "right", right, one) == []
 
 
+def test_of_a_mix_more_than_there_is_of_a_task_and_none_of_it_are_noted(tmp_path: Path) -> None:
+    few = {"path": "validate.jsonl", "weight": 9}
+    prompts = {"train": {"mix": {"few": few, "many": "train.jsonl"}}, "validate": None, "per_round": [10, 4]}
+    (note,) = notes_of(tmp_path / "wrong", {"prompts": prompts}, whole.more_than_there_is)
+    assert "per_round 10, shared out by weight, asks more than there is" in note.words
+    assert "(few 9 of 6)" in note.words
+    (note,) = notes_of(tmp_path / "none", {"prompts": {**prompts, "per_round": 4}}, whole.more_than_there_is)
+    assert note.words.endswith("asks none at all of many")
+    right = {"few": {**few, "weight": 1}, "many": "train.jsonl"}
+    fits = {"prompts": {**prompts, "train": {"mix": right}}}
+    assert notes_of(tmp_path / "right", fits, whole.more_than_there_is) == []
+
+
+def test_what_an_arm_of_the_recipe_uses_is_not_said_to_be_unused(tmp_path: Path) -> None:
+    arms = {"seed_only": {}, "hot": {"sample.temperature": 0.5}}
+    assert notes_of(tmp_path, {"prompts": SEEDED, "arms": arms}) == []
+
+
 def test_every_note_of_the_table_has_a_case() -> None:
     assert {one for one, _, _, _ in CASES.values()} == set(advice.TABLE)
 

@@ -24,6 +24,7 @@ from selftrain.estimates.whole import Estimate
 from selftrain.store import RunDirectory
 
 FACTOR = 1.5
+PER_ROUND = {"prompts.per_round": 6}
 
 
 def estimate(recipe: Path, *overrides: str, runs_dir: Path) -> Estimate:
@@ -106,6 +107,46 @@ def test_trainings_are_counted_where_a_run_trains(tmp_path: Path) -> None:
     assert {(one.arm, one.round) for one in found.work.trainings if one.has_selection} == selected
 
 
+def test_a_control_is_counted_with_as_many_updates_as_main(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path, select={"max_per_prompt": 1}, arms=["no_filter", "random_selection"], rounds=2)
+    found = estimate(recipe, runs_dir=tmp_path / "none")
+    assert {found.amounts.num_steps(one) for one in found.work.trainings} == {3}, "12 examples in batches of 4"
+    assert {found.amounts.examples(one) for one in found.work.trainings if one.arm == "no_filter"} == {48.0}
+    assert len({found.amounts.trained_tokens(one) for one in found.work.trainings}) == 1
+
+
+@pytest.mark.parametrize(
+    ("select", "most"),
+    [
+        ({"buffer": "best_per_prompt", "per_prompt": 2}, [24.0, 24.0, 24.0]),
+        ({"buffer": "latest_per_prompt", "max_per_prompt": 3}, [36.0, 36.0, 36.0]),
+        ({"buffer": "append", "max_per_prompt": 1}, [12.0, 24.0, 36.0]),
+    ],
+    ids=lambda value: value["buffer"] if isinstance(value, dict) else "",
+)
+def test_a_buffer_by_prompt_holds_no_more_than_its_share_of_each_prompt(
+    tmp_path: Path, select: dict[str, Any], most: list[float]
+) -> None:
+    found = estimate(scripted_recipe(tmp_path, select=select, arms=[]), runs_dir=tmp_path / "none")
+    assert [found.amounts.examples(one) for one in found.work.trainings] == most
+
+
+def test_the_prompts_of_a_round_are_drawn_once_however_many_arms_ask_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    of_round = prompt_room.of_round
+
+    def counted(*words: Any, **more: Any) -> Any:
+        drawn.append(more["round_number"])
+        return of_round(*words, **more)
+
+    monkeypatch.setattr(prompt_room, "of_round", counted)
+    recipe = scripted_recipe(tmp_path, prompts={"per_round": 5}, arms={"random_selection": {}, "more": PER_ROUND})
+    estimate(recipe, runs_dir=tmp_path / "none")
+    assert sorted(drawn) == [1, 1, 2, 2, 3, 3], "a large set takes long to shuffle"
+
+
 def test_the_table_counts_each_round_and_all_of_them(tmp_path: Path) -> None:
     recipe = scripted_recipe(tmp_path, arms=["random_selection"], evaluate={"sampled_rounds": "none"})
     rows = whole.work_rows(estimate(recipe, runs_dir=tmp_path))
@@ -127,6 +168,8 @@ def test_completions_tell_how_long_answers_are(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = said(estimate(recipe, runs_dir=tmp_path / "none"))
     assert words["tokens of an answer"].startswith("5.0 (as the completions of prompts.train")
+    thinking = said(estimate(recipe, "model.thinking={}", runs_dir=tmp_path / "none"))
+    assert thinking["tokens of an answer"].startswith("8.0 (an upper bound"), "completions are without the reasoning"
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +348,9 @@ def test_keeping_the_best_and_the_last_adapter_weighs_two_of_an_arm(chat_model: 
     assert everything.model is not None
     adapter = 4 * everything.model.lora_parameters({"r": 4})
     assert everything.disk["adapters"] - two.disk["adapters"] == pytest.approx(2 * 3 * adapter, rel=0.5)
+    arms = ('arms={"wide": {"train.lora": {"r": 64}}}', "keep=best_and_last")
+    wide = estimate(recipe, *arms, runs_dir=tmp_path)
+    assert wide.disk["adapters"] == pytest.approx(2 * (1 + 16) * adapter, rel=0.5), "an arm's own rank"
 
 
 # Against real runs

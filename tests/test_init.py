@@ -193,6 +193,31 @@ def test_a_worked_example_of_choices_shows_the_letter(tmp_path: Path, answer: ob
     assert config.prompts.few_shot[0].completion == f" {letter}"
 
 
+def test_labels_of_the_data_are_what_the_prompt_shows(tmp_path: Path) -> None:
+    rows = [{**row, "choices": {**row["choices"], "label": [1, 2, 3]}, "answerKey": "2"} for row in ROWS["arc"]]
+    _, prompts, _ = made(tmp_path / "a", data=str(data(tmp_path, rows)))
+    assert "\n2. 8y\n3. 8z\n" in asked_of(prompts)
+    config, _, _ = made(tmp_path / "b", data=str(data(tmp_path, rows)), format="text")
+    assert config.prompts.few_shot[0].completion == " 2"
+
+
+@pytest.mark.parametrize("flags", [{"prompt_column": "q.t"}, {"template": "Say {q.t}:"}])
+@pytest.mark.parametrize("fmt", ["chat", "text"])
+def test_columns_inside_of_columns_can_be_asked(tmp_path: Path, flags: dict[str, str], fmt: str) -> None:
+    rows = [{"q": {"t": f"After {n}?"}, "a": {"v": str(n + 1)}} for n in COUNT]
+    _, prompts, _ = made(tmp_path / "mine", data=str(data(tmp_path, rows)), reference_column="a.v", format=fmt, **flags)
+    assert f"After {8 if fmt == 'chat' else 7}?" in asked_of(prompts)
+
+
+def test_conversations_are_chat_whatever_the_format_and_take_no_template(tmp_path: Path) -> None:
+    source = str(data(tmp_path, ROWS["chat"]))
+    config, _, _ = made(tmp_path / "mine", data=source, format="text")
+    assert config.prompts.system == "End with a line that says #### and the number."
+    assert config.sample.max_new_tokens == 256
+    with pytest.raises(ConfigError, match="--template: the rows hold conversations"):
+        made(tmp_path / "other", data=source, template="{messages}")
+
+
 # Every kind of scorer
 
 

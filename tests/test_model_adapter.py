@@ -22,6 +22,7 @@ from selftrain.compose import compose
 from selftrain.config import ModelConfig
 from selftrain.errors import ConfigError
 from selftrain.models import Bench, check_probe
+from selftrain.outlook import show_plan
 from selftrain.preflight import check
 from selftrain.records import Candidate, Policy
 from selftrain.rooms import notes_on_model
@@ -202,7 +203,9 @@ def test_a_plan_refuses_what_is_wrong_before_anything_is_loaded(model: Path, for
         check(compose(str(recipe), overrides=[override]))
 
 
-def test_another_base_models_name_is_worth_a_note(model: Path, foreign: Path, tmp_path: Path) -> None:
+def test_another_base_models_name_is_worth_a_note(
+    model: Path, foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = shutil.copytree(foreign, tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "some/other"}))
@@ -212,6 +215,11 @@ def test_another_base_models_name_is_worth_a_note(model: Path, foreign: Path, tm
     ):
         recipe = recipe_with(tmp_path / f"recipe-{len(notes)}", model, adapter)
         assert list(notes_on_model(compose(str(recipe)).config, recipe.parent)) == notes
+        show_plan(str(recipe), layers=[], overrides=[], runs_dir=tmp_path / "runs")
+        page = capsys.readouterr().out
+        assert ("note: model.adapter was trained on some/other" in page) == bool(notes)
+        assert "train a copy of model.adapter for" in page
+        assert "a new adapter" not in page
 
 
 @pytest.mark.slow

@@ -77,6 +77,18 @@ def test_overlap_is_an_error_that_names_the_prompt_or_leaves_training(tmp_path: 
     assert train.num_overlapping == 1
 
 
+@pytest.mark.parametrize("keyed", ["train", "test"])
+def test_the_same_words_overlap_where_only_one_set_has_an_identity(tmp_path: Path, keyed: str) -> None:
+    for name, data in (("train", rows(0, 3)), ("test", rows(2, 2))):
+        write(tmp_path / f"{name}.jsonl", [{**row, "key": row["prompt"]} for row in data])
+    sets = {name: {"path": f"{name}.jsonl"} for name in ("train", "test")}
+    sets[keyed]["columns"] = {"identity": "key"}
+    with pytest.raises(DataError, match=r"1 of the train prompts are also in prompts\.test"):
+        load(config(**sets), tmp_path)
+    train = load(config(**sets, overlap="drop_from_train"), tmp_path).train
+    assert (len(train.prompts), train.num_overlapping) == (2, 1)
+
+
 def test_held_out_sets_may_never_overlap_each_other(tmp_path: Path) -> None:
     for name, data in (("a", rows(0, 2)), ("b", rows(5, 2)), ("c", rows(6, 2))):
         write(tmp_path / f"{name}.jsonl", data)
@@ -120,6 +132,9 @@ def test_which_prompts_a_round_uses_does_not_depend_on_the_order_of_the_file(tmp
         ('{"messages": [{"role": "user", "content": [{"type": "image"}]}], "reference": 1}\n', {}, "images are not"),
         ('{"messages": [{"role": "assistant", "content": "x"}], "reference": 1}\n', {}, "the last message is"),
         ('{"prompt": "\\ud800", "reference": 1}\n', {}, "not plain JSON text"),
+        ('{"prompt": "x", "reference": NaN}\n', {}, "the reference must be text or a number, not float: nan"),
+        ('{"prompt": 1e999, "reference": 1}\n', {}, "the prompt must be text or a number"),
+        ('{"q": null, "reference": 1}\n', {"template": "Q: {q}"}, "line 1: the column 'q' is null"),
     ],
 )
 def test_bad_data_is_refused_with_file_line_and_column(

@@ -153,3 +153,37 @@ def test_a_control_that_cannot_draw_as_many_as_main_says_so(tmp_path: Path, caps
     run = run_here(recipe, runs_dir=tmp_path)
     assert "this control trains on less" in capsys.readouterr().err
     assert receipt_of(run, "random_selection/rounds/002/select-improve-00")["metrics"]["select/short_of_main"] > 0
+
+
+def test_a_fork_that_was_gone_on_with_is_left_alone_by_the_same_fork_again(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[])
+    run_here(recipe, "rounds=1", runs_dir=tmp_path)
+    cold = ("run", recipe, "rounds=1", "sample.temperature=0.5", "--fork", "cold", "--runs-dir", tmp_path)
+    assert selftrain(*cold).returncode == 0
+    run_here(recipe, "rounds=3", runs_dir=tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "cold/arms").rglob("*.*")}
+    refused = selftrain("run", recipe, "rounds=3", "--fork", "cold", "--runs-dir", tmp_path)
+    assert refused.returncode == 2
+    assert "sample.temperature: 0.5 -> 1.0" in refused.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "cold/arms").rglob("*.*")} == before
+    assert selftrain(*cold[:2], "rounds=2", *cold[3:]).returncode == 0
+
+
+def test_fewer_rounds_than_are_committed_are_refused_and_nothing_is_touched(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[])
+    run = run_here(recipe, "rounds=2", runs_dir=tmp_path)
+    before = results_of(run)
+    refused = selftrain("run", recipe, "rounds=1", "--runs-dir", tmp_path)
+    assert refused.returncode == 2
+    assert "has phases of round 2 committed" in refused.stderr
+    assert results_of(run) == before
+
+
+def test_a_damaged_config_of_a_run_is_named_and_can_be_made_again(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1)
+    run = run_here(recipe, runs_dir=tmp_path)
+    (run / "config.json").write_text("{bad")
+    refused = selftrain("run", recipe, "--runs-dir", tmp_path)
+    assert (refused.returncode, "is damaged" in refused.stderr, "Traceback" in refused.stderr) == (65, True, False)
+    (run / "config.json").unlink()
+    assert selftrain("run", recipe, "--runs-dir", tmp_path).returncode == 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 from worlds import receipt_of, scripted_recipe, selftrain
 
+from selftrain.config import Config
 from selftrain.errors import ConfigError
 from selftrain.launch import run_recipe
+from selftrain.rooms import Rooms
 
 
 def run_seeds(recipe: Path, seeds: list[int], runs_dir: Path, *overrides: str) -> None:
@@ -73,3 +76,19 @@ def test_a_name_too_long_for_its_seeds_is_refused_before_the_first_run(tmp_path:
 def test_seed_beside_seeds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="seed= and --seeds"):
         run_seeds(scripted_recipe(tmp_path / "recipe"), [0, 1], tmp_path / "runs", "seed=5")
+
+
+def test_a_seeds_rooms_are_gone_before_the_next_ones_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a model in them, two would have to fit into memory."""
+    alive: list[weakref.ref[Rooms]] = []
+    found_alive: list[int] = []
+
+    class Watched(Rooms):
+        def __init__(self, config: Config, folder: Path, main: Rooms | None = None) -> None:
+            super().__init__(config, folder, main)
+            found_alive.append(sum(one() is not None for one in alive))
+            alive.append(weakref.ref(self))
+
+    monkeypatch.setattr("selftrain.launch.Rooms", Watched)
+    run_seeds(scripted_recipe(tmp_path / "recipe", arms=[], rounds=1), [0, 1, 2], tmp_path / "runs")
+    assert found_alive == [0, 0, 0]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from worlds import run_here, scripted_recipe
+from worlds import run_here, scripted_recipe, selftrain
 
 from selftrain import outlook
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, DataError
 from selftrain.outlook import show_status, status_of
 from selftrain.showing import reason_kind, show_run
 from selftrain.store import RunDirectory
@@ -237,3 +238,69 @@ def test_ctrl_c_ends_the_watching_quietly(
     monkeypatch.setattr(outlook.time, "sleep", interrupt)
     show_status(run, as_json=False, every=1.0)
     assert "tiny: running (pid 1 on h)" in capsys.readouterr().out
+
+
+def test_what_an_arm_has_not_done_yet_is_not_shown_as_if_main_had_done_it_for_it(
+    tmp_path: Path, show: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {"hot": {"sample.temperature": 0.5}, "few": {"select.max_per_prompt": 1}}
+    recipe = scripted_recipe(tmp_path / "recipe", arms=arms, rounds=1)
+    run = run_here(recipe, runs_dir=tmp_path)
+    capsys.readouterr()
+    for arm in arms:
+        shutil.rmtree(run / "arms" / arm)
+    with pytest.raises(ConfigError, match="hot has nothing of round 1 to show; there is none yet"):
+        show(run, arm="hot", round_number=1)
+    waiting = show(run, arm="few", round_number=1, as_json=True)
+    assert {one["candidates"] for one in waiting["prompts"]} == {4}, "main's, as it will share them"
+    assert {one["kept"] for one in waiting["waiting"]} == {None}
+
+
+def test_a_control_shows_the_candidates_that_it_shares_with_main_in_a_later_round(
+    tmp_path: Path, show: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=["random_selection"], rounds=2)
+    (tmp_path / "recipe/answers.py").write_text("def answer(prompt, seed, policy_round):\n    return 'no'\n")
+    run = run_here(recipe, runs_dir=tmp_path)
+    capsys.readouterr()
+    assert not (run / "arms/random_selection/rounds/002/candidates").exists(), "nobody was trained in round 1"
+    assert len(show(run, arm="random_selection", round_number=2, as_json=True)["prompts"]) == 12
+
+
+def test_a_run_that_a_stop_rule_ended_is_finished_also_where_nothing_was_held_out(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=5)
+    stop = ("stop.max_sampled_tokens=1", "prompts.validate=null", "prompts.test=null")
+    run = run_here(recipe, *stop, runs_dir=tmp_path)
+    found = status_of(run)
+    assert (found["state"], found["next"]) == ("finished", None)
+    assert found["stopped"] == "a stop rule ended it after round 1"
+    assert found["planned_phases"] == found["committed_phases"]
+    run_here(recipe, *stop[1:], "rounds=2", runs_dir=tmp_path)
+    assert (status_of(run)["stopped"], status_of(run)["state"]) == (None, "finished")
+
+
+def test_a_stopped_run_killed_in_an_arm_goes_on_with_that_arm(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", rounds=5)
+    words = ("run", recipe, "stop.max_sampled_tokens=1", "--runs-dir")
+    points = tmp_path / "points"
+    assert selftrain(*words, tmp_path / "a", SELFTRAIN_FAULT=f"count:{points}").returncode == 0
+    visit = len(points.read_text().splitlines()) - 20
+    killed = selftrain(*words, tmp_path / "b", SELFTRAIN_FAULT=str(visit))
+    assert killed.returncode == -signal.SIGKILL
+    following = status_of(tmp_path / "b/tiny")["next"]
+    assert (following["arm"], following["round"]) == ("random_selection", 1)
+
+
+@pytest.mark.parametrize("name", ["config.json", "verdict.json"])
+def test_a_damaged_file_is_named_with_the_way_out(run: Path, tmp_path: Path, show: Any, name: str) -> None:
+    broken = Path(shutil.copytree(run, tmp_path / "broken", symlinks=True))
+    for content in ("{", "[]"):
+        (broken / name).write_text(content)
+        with pytest.raises(DataError, match=rf"{name} is damaged .*delete it: the same command writes it again"):
+            show(broken)
+    (broken / name).write_text("{}")
+    if name == "verdict.json":  # of a version that wrote other keys
+        assert show(broken).startswith("tiny: finished")
+    else:
+        with pytest.raises(ConfigError, match="is no run directory"):
+            show_status(broken, as_json=True)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +72,20 @@ def test_a_second_writer_is_told_who_holds_the_run_and_a_reader_is_not_stopped(r
     assert (RunDirectory(run.path).holder() or "").startswith("pid ")
     run.unlock()
     assert RunDirectory(run.path).holder() is None
+
+
+def test_who_looks_at_a_run_is_neither_taken_for_its_holder_nor_in_the_way_of_one(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.lock()
+    run.unlock()
+    with (run.path / "run.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert RunDirectory(run.path).holder() is None
+        leaves = threading.Timer(0.06, fcntl.flock, (looking, fcntl.LOCK_UN))
+        leaves.start()
+        run.lock()
+        leaves.join()
+    run.unlock()
 
 
 def test_leftovers_of_a_kill_go_and_published_files_stay(run: RunDirectory) -> None:

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from groups import make_candidate
+from groups import make_candidate, make_scored
 from worlds import receipt_of, run_here, scripted_recipe
 
 from selftrain import tables
 from selftrain.compose import compose
-from selftrain.config import ModelConfig
-from selftrain.errors import ConfigError
+from selftrain.config import ModelConfig, SelectConfig
+from selftrain.errors import ConfigError, PhaseError
 from selftrain.evaluation.rounds import of_reasoning
-from selftrain.records import Candidate, Score, Survivor
-from selftrain.selection import Kept
+from selftrain.records import Candidate, Survivor
+from selftrain.selection import select
 from selftrain.selection.survivors import to_survivors
+from selftrain.store import read_jsonl
+from selftrain.summaries import funnel_words
 
 THINKER = '''
 def answer(prompt, seed, policy_round):
@@ -65,8 +67,9 @@ def test_the_answer_alone_is_scored_and_all_of_it_trained_on(tmp_path: Path) -> 
     assert receipt_of(run, "main/rounds/001/evaluate")["metrics"]["evaluate/test/reasoning_tokens_mean"] > 0
 
 
-def test_with_train_on_answer_the_reasoning_is_masked_and_what_never_answers_is_left_out(tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path / "recipe", select={"train_on": "answer", "rule": "all", "dedup": "none"})
+def test_with_train_on_answer_the_reasoning_is_masked_and_what_never_answers_leaves_at_a_step(tmp_path: Path) -> None:
+    select = {"train_on": "answer", "rule": "all", "dedup": "none"}
+    recipe = recipe_of(tmp_path / "recipe", select=select, arms=["random_selection", "no_filter"])
     run = run_here(recipe, runs_dir=tmp_path / "runs")
     survivors = survivors_of(run)
     candidates = candidates_of(run)
@@ -75,6 +78,27 @@ def test_with_train_on_answer_the_reasoning_is_masked_and_what_never_answers_is_
         assert spoken(one).decode() == one.text == candidates[one.candidate_id].text
         assert one.token_ids[-1] == 256
         assert one.label_mask[-1], "the stop token is trained on"
+    of_main = receipt_of(run, "main/rounds/001/select-improve-00")
+    assert of_main["metrics"]["select/finished"] == len(candidates)
+    assert of_main["metrics"]["select/answered"] == of_main["metrics"]["select/kept"] == len(survivors)
+    assert f"{len(candidates)} finished > {len(survivors)} answered" in funnel_words(of_main["metrics"])
+    rejected = read_jsonl(run / "arms/main/rounds/001/survivors/improve-00/rejected.jsonl")
+    assert {row["candidate_id"]: row["why"] for row in rejected} == {
+        name: "no answer to train on" for name, one in candidates.items() if not one.text
+    }
+    for arm in ("random_selection", "no_filter"):
+        assert receipt_of(run, f"{arm}/rounds/001/select-improve-00")["rows"] == len(survivors)
+
+
+def test_where_no_candidate_answers_the_round_trains_on_nothing_and_goes_on(tmp_path: Path) -> None:
+    select = {"train_on": "answer", "rule": "all", "dedup": "none"}
+    recipe = recipe_of(tmp_path / "recipe", select=select, rounds=2)
+    (tmp_path / "recipe/answers.py").write_text("def answer(prompt, seed, policy_round):\n    return '<think>and on'\n")
+    run = run_here(recipe, runs_dir=tmp_path / "runs")
+    for number in (1, 2):
+        assert receipt_of(run, f"main/rounds/00{number}/train-improve-00")["metrics"]["train/skipped"] == 1.0
+    with pytest.raises(PhaseError, match=r"0 survivors.*0 answered"):
+        run_here(recipe, "select.min_survivors=1", "name=other", runs_dir=tmp_path / "runs")
 
 
 def test_other_tags_or_other_template_variables_are_another_experiment(tmp_path: Path) -> None:
@@ -95,18 +119,22 @@ def test_train_on_answer_needs_tags(tmp_path: Path) -> None:
         compose(str(recipe_of(tmp_path / "recipe", model={"path": "none"})), overrides=["select.train_on=answer"])
 
 
-def test_a_survivor_without_an_answer_is_none() -> None:
+def test_a_candidate_without_an_answer_to_train_on_leaves_by_itself() -> None:
     from dataclasses import replace
 
     candidates = [
         replace(make_candidate("p", index, "57", num_tokens=3), reasoning="r", reasoning_tokens=index)
         for index in (0, 1, 3)
     ]
-    kept = [Kept(one, Score(one.id, 1.0, True), "all") for one in candidates]
+    group = make_scored("p", [(one, 1.0) for one in candidates])
+    knobs = SelectConfig(rule="all", dedup="none", train_on="answer")
+    chosen = select([group], knobs, seed=0)
+    assert chosen.reasons == {"p/3": "no answer to train on"}
+    kept = select([group], knobs.model_copy(update={"train_on": "completion"}), seed=0).kept
     texts = {"p": "ask p"}
     whole = to_survivors(kept, round_number=1, prompt_texts=texts)
     assert [one.label_mask for one in whole] == [(False, False, True, True, True)] * 3
-    answers = to_survivors(kept, round_number=1, prompt_texts=texts, train_on="answer")
+    answers = to_survivors(chosen.kept, round_number=1, prompt_texts=texts, train_on="answer")
     assert [one.label_mask for one in answers] == [(False, False, True, True, True), (False, False, False, True, True)]
     assert of_reasoning(candidates, "sample") == {"sample/reasoning_tokens_mean": pytest.approx(4 / 3)}
     assert of_reasoning([make_candidate("p", 0, "57")], "sample") == {}

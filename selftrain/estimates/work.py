@@ -44,12 +44,14 @@ class Asking:
 @dataclass(frozen=True, slots=True)
 class Choosing:
     """A selection, and the training on what it leaves, in one round of one arm. `has_selection` is False where main's
-    is used; `candidates` is how many there are to choose from."""
+    is used; `candidates` is how many there are to choose from; `in_reach` about how many different prompts were asked
+    up to there."""
 
     arm: str
     round: int
     prompts: int
     candidates: int
+    in_reach: int
     has_selection: bool = True
 
 
@@ -71,14 +73,15 @@ def count(config: Config, prompts: PromptSets) -> Work:
     """The work of a run. The headline round, at which arms are measured too, is taken to be the last."""
     askings: list[Asking] = []
     trainings: list[Choosing] = []
+    asked = Asked(prompts)
     for arm in arms_of(config):
-        shared = _shared(arm, config)
+        of_main = shared(arm)
         for number in range(1, config.rounds + 1):
-            if shared.samples_itself(number):
-                askings.append(_candidates(arm, prompts, number))
-            if shared.trains_itself(number):
-                trainings.append(_training(arm, prompts, number, shared.selects_itself(number)))
-        askings += _measured(config, arm, prompts)
+            if of_main.samples_itself(number):
+                askings.append(_candidates(arm, asked, number))
+            if of_main.trains_itself(number):
+                trainings.append(_training(arm, asked, number, of_main.selects_itself(number)))
+        askings += _measured(config, arm, prompts, asked)
     retention = prompts.retention
     text_rounds = _retention_rounds(config) if retention is not None and retention.prompts is None else []
     texts = retention.texts if retention is not None and retention.prompts is None else ()
@@ -86,7 +89,7 @@ def count(config: Config, prompts: PromptSets) -> Work:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
+class Shared:
     """What an arm does itself: everything from a round and a phase of it on, which is where it leaves main's way."""
 
     arm: Arm
@@ -95,34 +98,40 @@ class _Shared:
     measured: tuple[int, ...]
 
     def samples_itself(self, number: int) -> bool:
-        return controls.samples(self.arm) and self._is_own(number, "sample")
+        """Whether it draws candidates in that round."""
+        return controls.samples(self.arm) and self.is_own(number, "sample")
 
     def selects_itself(self, number: int) -> bool:
-        return self.trains_itself(number) and self._is_own(number, "select")
+        """Whether it chooses training examples."""
+        return self.trains_itself(number) and self.is_own(number, "select")
 
     def trains_itself(self, number: int) -> bool:
+        """Whether it trains."""
         if self.arm.source is self.arm.main and number not in self.measured:
             return False
-        return self._is_own(number, "train")
+        return self.is_own(number, "train")
 
-    def _is_own(self, number: int, section: str) -> bool:
+    def is_own(self, number: int, section: str) -> bool:
+        """Whether that phase (sample, score, select, train) of that round is after it left main's way."""
         if number != self.first_own:
             return number > self.first_own
         order = ("sample", "score", "select", "train")
         return order.index(section) >= order.index(self.first_section)
 
 
-def _shared(arm: Arm, config: Config) -> _Shared:
+def shared(arm: Arm) -> Shared:
+    """How far the arm goes main's way, as its knobs tell."""
     if arm.main is None:
-        return _Shared(arm, 1, "sample", ())
+        return Shared(arm, 1, "sample", ())
+    config = arm.main.config
     measured = tuple(_measured_rounds(config, arm))
     if arm.control is not None:  # round 1's candidates are those of the base model, which is main's policy too
-        return _Shared(arm, 1, "select", measured)
+        return Shared(arm, 1, "select", measured)
     for number in range(1, config.rounds + 1):
         for section in ("sample", "score", "select", "train"):
             if not _is_equal(arm.config, config, section, number):
-                return _Shared(arm, number, section, measured)
-    return _Shared(arm, config.rounds + 1, "sample", measured)
+                return Shared(arm, number, section, measured)
+    return Shared(arm, config.rounds + 1, "sample", measured)
 
 
 def _is_equal(one_config: Config, other: Config, section: str, number: int) -> bool:
@@ -131,38 +140,50 @@ def _is_equal(one_config: Config, other: Config, section: str, number: int) -> b
     return knobs and (asked or section != "sample")
 
 
-def asked_in(arm: Arm, prompts: PromptSets, number: int) -> tuple[Prompt, ...]:
-    """The prompts of a round."""
-    config = arm.config
-    return prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
+class Asked:
+    """The prompts of each round, each shuffle made once: arms ask main's, unless they set `prompts.per_round`."""
+
+    def __init__(self, prompts: PromptSets) -> None:
+        self.num_known = len(prompts.train.prompts)
+        self._train = prompts.train
+        self._found: dict[tuple[object, int], tuple[Prompt, ...]] = {}
+
+    def __call__(self, arm: Arm, number: int) -> tuple[Prompt, ...]:
+        """Those that the arm asks in that round."""
+        config, key = arm.config, (arm.config.prompts.per_round, number)
+        if key not in self._found:
+            found = prompt_room.of_round(self._train, config.prompts, seed=config.seed, round_number=number)
+            self._found[key] = found
+        return self._found[key]
 
 
-def _candidates(arm: Arm, prompts: PromptSets, number: int) -> Asking:
+def _candidates(arm: Arm, asked: Asked, number: int) -> Asking:
     knobs = resolved(arm.config.sample, number)
     return Asking(
         arm.name,
         number,
         "candidates",
         "train",
-        asked_in(arm, prompts, number),
+        asked(arm, number),
         one(knobs.num_candidates),
         for_training(arm.config, number).max_new_tokens,
         one(knobs.block_size),
     )
 
 
-def _training(arm: Arm, prompts: PromptSets, number: int, selects: bool) -> Choosing:
-    asked = len(asked_in(arm, prompts, number))
+def _training(arm: Arm, asked: Asked, number: int, selects: bool) -> Choosing:
+    num_prompts = len(asked(arm, number))
     num_candidates = one(resolved(arm.config.sample, number).num_candidates)
-    return Choosing(arm.name, number, asked, asked * num_candidates, selects)
+    in_reach = min(num_prompts * number, asked.num_known)
+    return Choosing(arm.name, number, num_prompts, num_prompts * num_candidates, in_reach, selects)
 
 
-def _measured(config: Config, arm: Arm, prompts: PromptSets) -> Iterator[Asking]:
+def _measured(config: Config, arm: Arm, prompts: PromptSets, asked: Asked) -> Iterator[Asking]:
     for number in _measured_rounds(config, arm):
         for name, one_set in prompts.held_out().items():
             yield _evaluated(config, arm, number, "greedy", name, one_set.prompts)
         if arm.main is None and number and prompts.held_out() and config.evaluate.trained_prompts:
-            trained = sorted(asked_in(arm, prompts, number), key=lambda prompt: prompt.id)
+            trained = sorted(asked(arm, number), key=lambda prompt: prompt.id)
             yield _evaluated(config, arm, number, "greedy", "trained", trained[: config.evaluate.trained_prompts])
     if arm.main is not None:
         return

@@ -21,7 +21,7 @@ from selftrain.errors import DataError
 from selftrain.prompts import rows
 from selftrain.prompts.building import build
 from selftrain.prompts.schedule import of_round, shares, weights_of
-from selftrain.prompts.sets import PromptSet, PromptSets, Retention, asked, content_digest, without
+from selftrain.prompts.sets import PromptSet, PromptSets, Retention, asked, content_digest, in_both, without
 from selftrain.records import Prompt, digest
 
 __all__ = ["PromptSet", "PromptSets", "Retention", "load", "of_round", "shares", "weights_of"]
@@ -148,8 +148,7 @@ def _apart(prompts: PromptSet, held_out: Sequence[PromptSet], config: PromptsCon
 
 
 def _refuse_overlap(first: PromptSet, second: PromptSet) -> None:
-    known = {one.identity for one in second.prompts}
-    shared = [one for one in first.prompts if one.identity in known]
+    shared = in_both(first, second)
     if shared:
         remedy = " or set prompts.overlap: drop_from_train" if first.name in TRAINED_ON else ""
         raise DataError(

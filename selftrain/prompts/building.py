@@ -91,14 +91,15 @@ def _own(row: Row, columns: Columns, config: PromptsConfig, place: str) -> tuple
     if messages is not MISSING and messages is not None:
         return as_asked(column(row, columns.messages, place, "columns.messages"), columns.messages, place)
     if config.template is not None:
-        return (Message("user", _templated(row, config.template, place)),)
+        return (Message("user", templated(row, config.template, place)),)
     value = column(row, columns.prompt, place, "name the right one in columns.prompt, or set prompts.template")
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return as_asked(value, columns.prompt, place)
     return (Message("user", as_text(value, f"{place}: the prompt")),)
 
 
-def _templated(row: Row, template: str, place: str) -> str:
+def templated(row: Row, template: str, place: str) -> str:
+    """What the template makes of the row. Raises ConfigError or DataError where it does not fit."""
     try:
         return _Template(place).vformat(template, (), row)
     except (ValueError, LookupError, AttributeError) as error:
@@ -119,4 +120,6 @@ class _Template(string.Formatter):
             raise ValueError("a field needs the name of a column")
         name, bracket, inside = field_name.partition("[")
         value = column(kwargs, name, self._place, "prompts.template uses it; {{ is a plain brace")
+        if value is None:
+            raise DataError(f"{self._place}: the column {name!r} is null, and prompts.template uses it; give it a text")
         return (super().get_field(f"value[{inside}", (), {"value": value})[0] if bracket else value), name

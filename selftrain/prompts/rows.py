@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import plugins
-from selftrain.config import Columns, SourceConfig
+from selftrain.config import Columns, PromptsConfig, SourceConfig
 from selftrain.errors import ConfigError, DataError
 from selftrain.records import canonical_json
 
@@ -78,6 +78,18 @@ def columns_of(source: SourceConfig) -> Columns:
     return columns.model_copy(update=unset)
 
 
+def names_of(config: PromptsConfig) -> dict[str, str]:
+    """The columns of any set that hold the `prompt` or the `reference`, by their names in the data; without a name that
+    means the one here and the other there."""
+    sets = (config.train, config.validate_, config.test, config.seed_data, config.retention)
+    found: dict[str, set[str]] = {}
+    for columns in (columns_of(one) for of_set in sets if of_set is not None for one in of_set.sources.values()):
+        found.setdefault(columns.prompt, set()).add("prompt")
+        if columns.reference is not None:
+            found.setdefault(columns.reference, set()).add("reference")
+    return {name: what.pop() for name, what in found.items() if len(what) == 1}
+
+
 def is_gym(source: SourceConfig) -> bool:
     """Whether the rows are made by reasoning_gym."""
     return source.path is not None and source.path.startswith(GYM)
@@ -120,7 +132,7 @@ def as_text(value: Any, what: str) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     raise DataError(f"{what} must be text or a number, not {type(value).__name__}: {value!r:.80}")
 

@@ -68,10 +68,17 @@ def content_digest(name: str, prompts: Sequence[Prompt]) -> str:
     return digest(content)
 
 
+def in_both(first: PromptSet, second: PromptSet) -> list[Prompt]:
+    """The prompts of the first whose problem is in the second too: of equal identity, or asked in the same words (one
+    of the sets may name no identity)."""
+    known = {name for one in second.prompts for name in (one.identity, one.id)}
+    return [one for one in first.prompts if one.identity in known or one.id in known]
+
+
 def without(prompts: PromptSet, held_out: PromptSet) -> PromptSet:
     """The set without the problems of the other one; `num_overlapping` counts them."""
-    known = {one.identity for one in held_out.prompts}
-    left = tuple(one for one in prompts.prompts if one.identity not in known)
+    shared = {one.id for one in in_both(prompts, held_out)}
+    left = tuple(one for one in prompts.prompts if one.id not in shared)
     return replace(
         prompts,
         prompts=left,

@@ -46,11 +46,11 @@ def status(
     """What `selftrain status --json` prints.
 
     `summary` is the run in a few words (name, model, recipe, ...); `planned` lists every phase in the order of work;
-    `stopped` says why the run ended before all rounds, if it did; `disk` is its weight in bytes by kind. A round is
-    done when all its planned phases are.
+    `stopped` says why main ended before all rounds, if it did, of which then none is planned; `disk` is its weight in
+    bytes by kind. A round is done when all its planned phases are.
     """
     committed = {receipt.key for receipt in receipts}
-    left = [] if stopped else [phase for phase in planned if phase.key not in committed]
+    left = [phase for phase in planned if phase.key not in committed]
     arms = list(dict.fromkeys([phase.arm for phase in planned] + [report.arm for report in reports]))
     return {
         "run": dict(summary),

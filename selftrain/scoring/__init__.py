@@ -79,13 +79,15 @@ class Scorer(Protocol):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one scorer of the list says of a candidate. `value=None`: it could not be judged, `error` says why.
-    `extras` is what a function logged of the candidate: plain JSON data by name."""
+    `extras` is what a function logged of the candidate: plain JSON data by name. `applies` is False where a reward
+    function gave None: it has nothing to say of that candidate, and the others' mean is taken without it."""
 
     value: float | None
     answer: str | None = None
     explanation: str | None = None
     error: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    applies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +125,17 @@ def check_scorers(scorers: Iterable[ScorerConfig], base: Path | None = None) -> 
         check_scorer(scorer, base)
 
 
-def build(config: ScoreConfig, base: Path) -> CombinedScorer:
+def build(config: ScoreConfig, base: Path, columns: Mapping[str, str] | None = None) -> CombinedScorer:
     """The scorer of a config; `base` is the recipe's folder. Use it in a `with`: it may hold worker processes.
 
-    Raises ConfigError or DataError at once where a user function cannot be loaded or called.
+    `columns` names columns of the data that a prompt does not keep as metadata, with what it keeps them as: `prompt` or
+    `reference`. Reward functions are given them by these names too. Raises ConfigError or DataError at once where a user
+    function cannot be loaded or called.
     """
     from selftrain.scoring.combined import build_combined
 
     check(config, base)
-    return build_combined(config, base)
+    return build_combined(config, base, columns or {})
 
 
 METRIC_PREFIX = "score/"

@@ -12,6 +12,7 @@ from selftrain.scoring import Verdict
 _LETTERS = tuple(ascii_uppercase)
 _WRAPPED = re.compile(r"(?:\*\*|\$|`)(.*)(?:\*\*|\$|`)|\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}", re.DOTALL)
 _LABELLED = re.compile(r"\(\s*(?P<inside>\w{1,2})\s*\)(?P<rest>.*)|(?P<bare>\w{1,2})(?:[).:](?P<more>.*))?", re.DOTALL)
+_BOLD_LABEL = re.compile(r"\A\*\*(\(?\w{1,2}[).:]?)\*\*(?=.)", re.DOTALL)  # `**B.** its text`
 # Another letter in what follows a letter, but for the words `a` and `I` before a word.
 _ANOTHER = re.compile(r"(?<![\w'’])(?!(?:[aA]|I)\s+[a-z]{2})[A-Za-z](?![\w'’])|\b(?:or|and|nor|not)\s+[A-Za-z]\b")
 
@@ -87,7 +88,7 @@ def _label(written: str) -> str | None:
 
 def _given(text: str, options: Mapping[str, str] | None) -> tuple[str | None, str]:
     """The label that the text gives, or None and why."""
-    written = _unwrapped(text.strip())
+    written = _unwrapped(_BOLD_LABEL.sub(r"\1", text.strip()))
     if not written:
         return None, "the text is blank"
     by_text = [label for label, one in (options or {}).items() if _folded(one) == _folded(written)]
@@ -116,4 +117,4 @@ def _unwrapped(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split()).removesuffix(".")
+    return " ".join(_unwrapped(text.strip()).casefold().split()).removesuffix(".")

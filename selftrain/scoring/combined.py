@@ -45,8 +45,10 @@ class CombinedScorer:
     their values weighted by `weight`, `correct` is value >= `correct_at`.
 
     A candidate that a gate does not find right (value under 1) has value 0, and no later part is asked about it. One
-    that a gate, or a part with a weight, could not judge is unscored, unless a gate decided. A part of weight 0 that is
-    no gate is only looked at. Close it, or use it in a `with`.
+    that a gate, or a part with a weight, could not judge is unscored, unless a gate decided. Where a reward function
+    gives None it does not apply: it is left out, of the mean and as a gate, as in TRL's weighted sum; a candidate to
+    which no part with a weight applies is unscored. A part of weight 0 that is no gate is only looked at. Close it, or
+    use it in a `with`.
     """
 
     def __init__(self, parts: Sequence[Part], correct_at: float) -> None:
@@ -111,6 +113,7 @@ class CombinedScorer:
 
     def _value(self, asked: Sequence[Part], verdicts: Mapping[str, Verdict]) -> float | None:
         values = {part.name: _value_of(verdicts.get(part.name)) for part in asked}
+        asked = [part for part in asked if part.name not in verdicts or verdicts[part.name].applies]
         of_gates = [values[part.name] for part in asked if part.config.gate and part.name in verdicts]
         if any(value is not None and value < 1.0 for value in of_gates):
             return 0.0
@@ -152,7 +155,7 @@ def _as_asked(candidate: Candidate) -> Asked:
 
 
 def _passed(verdict: Verdict) -> bool:
-    return verdict.value is not None and verdict.value >= 1.0
+    return not verdict.applies or (verdict.value is not None and verdict.value >= 1.0)
 
 
 def _value_of(verdict: Verdict | None) -> float | None:
@@ -176,6 +179,8 @@ def _explanations(asked: Sequence[Part], verdicts: Mapping[str, Verdict]) -> lis
         verdict = verdicts.get(part.name)
         if verdict is None:
             lines.append((part.name, f"not asked, as {decided} did not find it right"))
+        elif not verdict.applies:
+            lines.append((part.name, "does not apply, as it gave None"))
         elif verdict.value is None:
             lines.append((part.name, f"could not judge it: {verdict.error or 'gave no value'}"))
         elif verdict.explanation:
@@ -204,14 +209,14 @@ def _extras(verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
     return found
 
 
-def build_combined(config: ScoreConfig, base: Path) -> CombinedScorer:
+def build_combined(config: ScoreConfig, base: Path, columns: Mapping[str, str]) -> CombinedScorer:
     """Start every scorer of the list; if one fails, those before it are ended."""
     parts: list[Part] = []
     try:
         for scorer in config.scorers:
             earlier = sum(1 for one in config.scorers[: len(parts)] if one.name == scorer.name)
             name = f"{scorer.name}#{earlier + 1}" if earlier else scorer.name
-            parts.append(Part(name, scorer, built(scorer, base, config.timeout_seconds)))
+            parts.append(Part(name, scorer, built(scorer, base, config.timeout_seconds, columns)))
     except BaseException:
         for part in parts:
             part.judge.close()

@@ -24,16 +24,18 @@ MAX_DIGITS = 60
 _DELIMITERS = re.compile(r"\$|\\[()\[\]]|\\(?:left|right|[bB]igg?|displaystyle)(?![A-Za-z])|(?<!\\)\\!")
 _SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
 _UNICODE = {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ "}
-_UNICODE |= {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "÷": "/", "\u00a0": " ", "√": r"\surd "}
+_UNICODE |= {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "÷": "/", "\u00a0": " "}
+_ROOT = re.compile(r"√ ?(?:(\d+(?!\d|[.,]\d)|[A-Za-z])|\(([^()]*)\))")
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:(?:,|\{,\}|\\,)\d{3})+)(?![\d,])")
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent|\\text\{\s*(?:per ?cent|\\?%)\s*\})\s*\Z")
 _UNIT = re.compile(
     r"(?:(?: ?\\(?:text|mathrm|mbox|textrm|rm) ?\{(?P<unit>[^{}]*)\}(?:\^\{?-?[1-4]\}?)?)|(?: ?\^ ?\{? ?\\circ ?\}?)"
-    r"|(?:(?<=[\d}]) (?P<word>[A-Za-z]{2,20})))\Z"
+    r"|(?:(?<=[\d}]) (?!pi\Z)(?P<word>[A-Za-z]{2,20})))\Z"
 )
 _NO_UNITS = _set(
     "not or and no isn wrong false never if is hundred thousand million billion trillion dozen half halves third "
-    "thirds quarter quarters tenth tenths percent squared cubed factorial mod base minus plus times over"
+    "quarter fifth sixth eighth ten tenth hundredth thousandth percent negative squared cubed factorial mod base minus "
+    "plus times over"
 )
 # Words of two letters are products of symbols (`xy`), but for these.
 _SHORT_WORDS = _set("or is so no if to be it an at by we of in on as do he me my up us am")
@@ -137,7 +139,7 @@ def refusal(answer: str, reference: str) -> str | None:
             return f"it holds {sign}, which the reference does not"
     symbols = set(_COMMAND.sub(" ", wanted))
     for word in _prose(rest):
-        if word not in wanted and not set(word) <= symbols:
+        if word.lower() not in wanted.lower() and not set(word) <= symbols:
             return f"it holds the word {word!r:.30}, which the reference does not"
     if _SIDE_BY_SIDE.search(rest) and not _SIDE_BY_SIDE.search(wanted):
         return "it holds several numbers side by side"
@@ -171,6 +173,7 @@ def ascii_form(text: str) -> str:
     """LaTeX for the signs that models write in Unicode, without formatting and grouping of thousands."""
     for sign, latex in _UNICODE.items():
         text = text.replace(sign, latex)
+    text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
     bold = re.fullmatch(r"\s*\*\*(.+)\*\*\s*", text, re.DOTALL)
     text = bold[1] if bold else text
     text = re.sub(r"(?<=\d)\\[,!](?=\d{3})", ",", text)
@@ -218,7 +221,9 @@ def _named(unit: re.Match[str]) -> str:
 def is_unit(words: str) -> bool:
     """Whether words after a number can be left out: a unit or a thing counted, never `or`, `not` or `million`."""
     plain = re.fullmatch(r"(?:[A-Za-z]{1,20}(?:[ /·.^-]{1,2}[A-Za-z0-9]{1,20}){0,2})?", words)
-    return plain is not None and not _NO_UNITS & set(re.findall("[a-z]+", words.lower()))
+    each = set(re.findall("[a-z]+", words.lower()))
+    is_number = _NO_UNITS & (each | {word.removesuffix("s") for word in each}) or each & (_FUNCTIONS - {"sec"})
+    return plain is not None and not is_number
 
 
 def words_of(body: str) -> str | None:

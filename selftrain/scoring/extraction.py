@@ -86,8 +86,15 @@ def boxed(text: str) -> list[str]:
 
 
 def after(text: str, mark: str) -> list[str]:
-    """The rest of the line after each `mark`, up to the next mark if that is on the same line, stripped."""
-    return [rest.partition("\n")[0].strip() for rest in text.split(mark)[1:]]
+    """The rest of the line after each `mark`, up to the next mark if that is on the same line, stripped; also of the
+    end of bold print that began before the mark (`**Answer:** B`, `**Answer: B**`)."""
+    return [_without_half_of_bold(rest.partition("\n")[0].strip()) for rest in text.split(mark)[1:]]
+
+
+def _without_half_of_bold(line: str) -> str:
+    if line.count("**") % 2 == 0:
+        return line
+    return (line[2:] if line.startswith("**") else line.removesuffix("**")).strip()
 
 
 def tagged(text: str, name: str) -> list[str]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from selftrain.errors import ConfigError, DataError, DependencyError, SelftrainError
@@ -110,7 +111,7 @@ class _Worker:
 
 class FunctionJudge:
     """A function in a worker, or a built-in rule that must be stoppable. Construction loads it; raises ConfigError,
-    DataError or DependencyError where that fails."""
+    DataError or DependencyError where that fails. `columns` are the data's names of the prompt and the reference."""
 
     def __init__(
         self,
@@ -121,8 +122,10 @@ class FunctionJudge:
         timeout_seconds: float,
         check: str | None = None,
         prepare: str | None = None,
+        columns: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._reference = reference
+        self._columns = {name: what for name, what in columns.items() if name not in _TRLS_OWN}
         self._task = {
             "reference": reference,
             "base": str(base.resolve()),
@@ -141,7 +144,7 @@ class FunctionJudge:
         if not asked:
             return []
         if self._loaded["grouped"]:
-            (answer,) = self._ask([_group_call(prompt, asked)], len(asked) * self._timeout)
+            (answer,) = self._ask([_group_call(prompt, asked, self._columns)], len(asked) * self._timeout)
             answers = answer if isinstance(answer, list) else [answer] * len(asked)
         else:
             answers = self._ask([self._call(prompt, one) for one in asked], self._timeout)
@@ -151,11 +154,12 @@ class FunctionJudge:
         """A user function decides itself what a missing reference means. Raises DataError where a function with TRL's
         signature asks for a column that a prompt's row does not have."""
         for prompt in prompts:
-            missing = [name for name in self._loaded["columns"] if name not in prompt.metadata]
+            missing = [name for name in self._loaded["columns"] if name not in {*prompt.metadata, *self._columns}]
             if missing:
                 raise DataError(
                     f"{self._reference} asks for {missing[0]!r}, and prompt {prompt.id} has no such column; it has: "
-                    f"{', '.join(prompt.metadata) or 'none'}. Rename the argument or the column, or give it a default; "
+                    f"{', '.join([*prompt.metadata, *self._columns]) or 'none'}. Rename the argument or the column, or "
+                    "give it a default; "
                     "the reference is given as reference, answer and solution"
                 )
 
@@ -243,11 +247,14 @@ def _given(prompt: Prompt, asked: Asked | None, names: Collection[str]) -> dict[
     return {name: value for name, value in offered.items() if name in names}
 
 
-def _group_call(prompt: Prompt, asked: Sequence[Asked]) -> dict[str, Any]:
-    """Candidates as TRL gives them: text after a text, a list of one message after a conversation."""
+def _group_call(prompt: Prompt, asked: Sequence[Asked], names: Mapping[str, str]) -> dict[str, Any]:
+    """Candidates as TRL gives them: text after a text, a list of one message after a conversation. A column that the
+    row keeps comes before what `names` would give by its name."""
     columns = {name: value for name, value in prompt.metadata.items() if name not in _TRLS_OWN}
     columns |= {"reference": prompt.reference}
-    columns = {"answer": prompt.reference, "solution": prompt.reference, "task": prompt.task, **columns}
+    known = {"prompt": _as_asked(prompt), "reference": prompt.reference}
+    offered = {"answer": prompt.reference, "solution": prompt.reference, "task": prompt.task}
+    columns = {**offered, **{name: known[what] for name, what in names.items()}, **columns}
     completions: list[Any] = [one.text for one in asked]
     if prompt.messages is not None:
         completions = [[_message(one)] for one in asked]

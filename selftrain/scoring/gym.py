@@ -29,6 +29,7 @@ _READ_BY_EVAL = (
 # ... and where an expression is meant, by sympy's parse_expr, which evaluates what it reads.
 _READ_BY_SYMPY = ("games.countdown", "games.puzzle24")
 _UNSAFE = re.compile(r"""__|["'`\[\]{}:;=\\@]|[A-Za-z_)]\s*\.\s*[A-Za-z_]|\blambda\b""")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _BUILTINS = frozenset(dir(builtins)) - {"abs", "pow", "round", "min", "max", "sum"}
 
 
@@ -68,8 +69,14 @@ def _guarded(parse: Callable[..., Any]) -> Callable[..., Any]:
 def reasoning_gym(text: str, metadata: Mapping[str, Any], *, full_marks: bool = True) -> Verdict:
     """What the task of `metadata["reasoning_gym"]` (task, seed, params) gives the answer. `full_marks` counts only 1.0;
     without it, the task's partial credit is the value: many tasks give some for an answer with other words around."""
-    dataset, entry = _entry(_named(metadata))
+    named = _named(metadata)
+    dataset, entry = _entry(named)
     answer = text.strip()
+    # That task takes any four numbers that make 24, so that one expression would solve every puzzle.
+    if named["task"] == "puzzle24" and sorted(map(int, _NUMBER.findall(answer))) != sorted(
+        entry["metadata"]["numbers"]
+    ):
+        return Verdict(0.0, answer, "it does not use the puzzle's numbers, each once")
     try:
         marks = float(dataset.score_answer(answer, entry))
     except Exception as error:
@@ -81,14 +88,16 @@ def reasoning_gym(text: str, metadata: Mapping[str, Any], *, full_marks: bool = 
 
 
 def check(metadata: Mapping[str, Any], *, full_marks: bool = True) -> None:
-    """Raise ValueError where the problem cannot be made, or its task does not give its own answer full marks. Tasks
-    that keep no answer (rubiks_cube and others) are not asked."""
+    """Raise ValueError where the problem cannot be made, or its task gives full marks to any words, or none to its own
+    answer. Tasks that keep no answer (rubiks_cube and others) are not asked about that."""
     named = _named(metadata)
     task = named["task"]
     try:
         dataset, entry = _entry(named)
     except Exception as error:
         raise ValueError(f"reasoning_gym cannot make task {task!r}: {type(error).__name__}: {error}") from None
+    if reasoning_gym("no answer", metadata).value == 1.0:
+        raise ValueError(f"task {task!r} gives full marks to any words; judge its answers by normalised or exact")
     answer = entry.get("answer")
     if answer is None or task in _NO_ANSWER:
         return

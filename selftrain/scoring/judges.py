@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from selftrain.config import ExtractConfig, ScorerConfig
@@ -21,12 +22,17 @@ from selftrain.scoring.structured import schema_of
 MATCHED = "selftrain.scoring.extraction:matched"
 
 
-def built(scorer: ScorerConfig, base: Path, timeout_seconds: float) -> Judge:
-    """Start a scorer. Raises ConfigError, DataError or DependencyError where it cannot be used."""
+def built(
+    scorer: ScorerConfig, base: Path, timeout_seconds: float, columns: Mapping[str, str] = MappingProxyType({})
+) -> Judge:
+    """Start a scorer; `columns` as `scoring.build` has them. Raises ConfigError, DataError or DependencyError where it
+    cannot be used."""
     built_in = SCORERS.get(scorer.name)
     judge: Judge
     if built_in is None:
-        judge = FunctionJudge(scorer.name, base=base, params=scorer.params, timeout_seconds=timeout_seconds)
+        judge = FunctionJudge(
+            scorer.name, base=base, params=scorer.params, timeout_seconds=timeout_seconds, columns=columns
+        )
     else:
         judge = RuleJudge(scorer.name, built_in, _params(scorer, base), base, timeout_seconds)
     config = extract_of(scorer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import math
@@ -13,17 +14,25 @@ from typing import Any
 from selftrain.scoring import Verdict
 
 MAX_CHARACTERS = 2000
+KEYS = ("value", "answer", "explanation")
 
 
 def verdict_of(result: Any) -> Verdict:
-    """A bool, a number, None or {"value": ..., "answer": ..., "explanation": ...} as a Verdict; TypeError for others.
-    A rule's Verdict stays as it is."""
+    """A bool, a number, None or {"value": ..., "answer": ..., "explanation": ...} as a Verdict; TypeError for others,
+    and for a key that is none of these. A rule's Verdict stays as it is."""
     if isinstance(result, Verdict):
         return result
     answer = explanation = None
     if isinstance(result, Mapping):
         if "value" not in result:
             raise TypeError(f"the function returned a dict without 'value': {cut(repr(result), 200)}")
+        if unknown := [str(key) for key in result if key not in KEYS]:
+            near = difflib.get_close_matches(unknown[0], KEYS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(
+                f"the function returned a dict with the key {cut(unknown[0], 60)!r}, which says nothing here; known: "
+                f"{', '.join(KEYS)}{hint}"
+            )
         answer, explanation = result.get("answer"), result.get("explanation")
         result = result["value"]
     if result is None:

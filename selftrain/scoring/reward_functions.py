@@ -2,14 +2,17 @@
 
 They are called as TRL 1.16's GRPOTrainer calls its `reward_funcs`: `prompts`, `completions` and `completion_ids`, every
 column of the prompt's row repeated once per candidate, `trainer_state` (None here), `log_extra` and `log_metric`. What
-a function does not name is left out unless it has `**kwargs`. It may be async, an object that can be called, or a
-`functools.partial`.
+a function does not name is left out unless it has `**kwargs`. The reference is given by the name of its column in the
+data, and as `reference`, `answer` and `solution` where the row has no such columns of its own. A value of None says
+that the function does not apply to that candidate, which is then judged by the other scorers alone. It may be async,
+an object that can be called, or a `functools.partial`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selftrain.scoring import METRIC_PREFIX, Verdict
@@ -85,7 +88,8 @@ def _with_extras(function: Callable[..., Any], value: Any, extras: Mapping[str, 
         found = verdict_of(value)
     except (TypeError, ValueError, OverflowError) as error:
         found = Verdict(None, error=error_of(function, error))
-    return Verdict(found.value, found.answer, found.explanation, found.error, extras)
+    applies = (value.get("value", 0) if isinstance(value, Mapping) else value) is not None
+    return replace(found, extras=extras, applies=applies)
 
 
 def awaited(result: Any) -> Any:

@@ -7,9 +7,10 @@
     buffers         which of the survivors of all rounds a round trains on
     demonstrations  the data's own completions as training examples, for the arms that ask for them and to mix in
 
-The steps, in order: sampled, scored, finished, length, filter/NAME of each filter, dedup, rule, max_per_prompt. With
-rule `random` the cap comes before the draw, so that exactly `count` survive where so many are left. Only
-`demonstrations` makes tokens of a prompt's reference: otherwise sampled tokens alone become training examples.
+The steps, in order: sampled, scored, finished, answered (with `train_on` answer), length, filter/NAME of each filter,
+dedup, rule, max_per_prompt. With rule `random` the cap comes before the draw, so that exactly `count` survive where so
+many are left. Only `demonstrations` makes tokens of a prompt's reference: otherwise sampled tokens alone become
+training examples.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def _planned(
     yield "scored", steps.unscored
     if set(config.finish_reasons) != set(FINISH_REASONS):
         yield "finished", steps.unfinished(config)
+    if config.train_on == "answer":
+        yield "answered", steps.unanswered
     if config.min_completion_tokens > 0 or config.max_completion_tokens is not None:
         yield "length", steps.wrong_length(config)
     prompts = {group.prompt.id: group.prompt for group in groups}

@@ -37,6 +37,15 @@ def unfinished(config: SelectConfig) -> Step:
     return step
 
 
+def unanswered(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Those whose tokens are all reasoning, which never ended: with `train_on` answer nothing is left to train on."""
+    return {
+        candidate.id: "no answer to train on"
+        for candidate, _ in rows
+        if candidate.reasoning_tokens >= len(candidate.completion_token_ids)
+    }
+
+
 def wrong_length(config: SelectConfig) -> Step:
     """Those with too few or too many completion tokens, the stop token included."""
     shortest, longest = config.min_completion_tokens, config.max_completion_tokens

@@ -19,8 +19,8 @@ def to_survivors(
     """One Survivor per kept candidate, in order. `prompt_texts` (rendered prompt by prompt id) is for readers.
 
     The label mask is False on the prompt and True on every completion id, the stop token included: a policy that is
-    never shown where to stop forgets to. With `train_on` answer it is False on the reasoning too, and a candidate that
-    is nothing else, having never ended it, is left out: there would be nothing to train on.
+    never shown where to stop forgets to. With `train_on` answer it is False on the reasoning too; what is nothing else
+    has left at a step of selection.
     """
     return tuple(
         Survivor(
@@ -36,7 +36,6 @@ def to_survivors(
             value=one.score.value,
         )
         for one in kept
-        if any(_label_mask(one.candidate, train_on))
     )
 
 

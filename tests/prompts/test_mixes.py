@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from selftrain.config import Config, PromptsConfig
 from selftrain.errors import DataError
@@ -64,6 +65,11 @@ def test_ties_go_by_the_order_of_the_mix_and_decimals_are_what_is_written() -> N
     assert shares({"b": 1.0, "a": 1.0, "c": 1.0}, 4) == {"b": 2, "a": 1, "c": 1}
     assert shares({"a": 1.0, "b": 2.0}, 1) == {"a": 0, "b": 1}
     assert shares({"a": 0.1, "b": 0.2, "c": 0.3}, 60) == {"a": 10, "b": 20, "c": 30}
+
+
+def test_a_weight_that_is_no_finite_number_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"a\.weight\s+Input should be a finite number"):
+        config(train={"mix": {"a": {"path": "a.jsonl", "weight": float("inf")}, "b": "b.jsonl"}}, per_round=4)
 
 
 def test_every_prompt_has_its_task_and_each_source_its_own_columns_and_template(folder: Path) -> None:

@@ -38,9 +38,9 @@ def report(number, value):
     return Report("main", number, {"evaluate/test/pass@1": value, "evaluate/test/mean_tokens": 12.5}, {})
 
 
-def status_after(num_phases, *, holder=None, stopped=None, reports=()):
+def status_after(num_phases, *, holder=None, reports=()):
     receipts = [receipt(phase) for phase in PLANNED[:num_phases]]
-    return status({"name": "a-run"}, PLANNED, receipts, reports, holder=holder, stopped=stopped)
+    return status({"name": "a-run"}, PLANNED, receipts, reports, holder=holder)
 
 
 def test_a_run_that_was_killed_names_the_next_phase_and_the_rounds_that_are_done():
@@ -69,7 +69,8 @@ def test_a_finished_run_says_so():
 
 
 def test_a_run_that_stopped_early_has_nothing_left_to_do():
-    found = status_after(4, stopped="no new best in 2 rounds")
+    receipts = [receipt(phase) for phase in PLANNED[:4]]
+    found = status({"name": "a-run"}, PLANNED[:4], receipts, [], holder=None, stopped="no new best in 2 rounds")
     assert (found["state"], found["next"]) == ("finished", None)
     assert "finished: no new best in 2 rounds" in render(found)
 

@@ -18,7 +18,11 @@ ARC = {"options": {"text": ["gas", "ice", "steam"], "label": ["1", "2", "3"]}}
 
 
 @pytest.mark.parametrize(
-    "text", ["B", "(B)", "B.", "B)", " b\n", "(b)", "**B**", r"\text{B}", "$B$", "B) a warm one", "(B) words", "B: yes"]
+    "text",
+    [
+        *("B", "(B)", "B.", "B)", " b\n", "(b)", "**B**", r"\text{B}", "$B$", "B) a warm one", "(B) words", "B: yes"),
+        *("**B.** a warm one", "**(B)** **words**"),
+    ],
 )
 def test_a_letter_is_the_answer_in_every_way_of_writing_it(text: str) -> None:
     assert choice(text, "B", {}).value == 1.0
@@ -45,13 +49,17 @@ def test_a_letter_is_the_answer_in_every_way_of_writing_it(text: str) -> None:
         "*",
         "B. or A maybe",
         "B. and a",
+        "**B.** or **C.**",
+        "**B** **C**",
     ],
 )
 def test_anything_but_one_letter_is_wrong(text: str) -> None:
     assert choice(text, "B", {}).value == 0.0
 
 
-@pytest.mark.parametrize("text", ["B", "B) a pear", "B. A pear.", "a pear", " A  PEAR ", "(B) A pear", "**A pear**"])
+@pytest.mark.parametrize(
+    "text", ["B", "B) a pear", "B. A pear.", "a pear", " A  PEAR ", "(B) A pear", "**A pear**", "**B.** a pear"]
+)
 @pytest.mark.parametrize("reference", ["B", "a pear", "1"])
 def test_with_the_choices_known_their_text_is_an_answer_too(text: str, reference: str) -> None:
     found = choice(text, reference, FRUIT, choices="options")
@@ -63,6 +71,11 @@ def test_with_the_choices_known_their_text_is_an_answer_too(text: str, reference
 )
 def test_with_the_choices_known_a_letter_with_another_text_is_wrong(text: str) -> None:
     assert choice(text, "B", FRUIT, choices="options").value == 0.0
+
+
+@pytest.mark.parametrize("text", ["$x^2$", "x^2", "C) $x^2$", "**C.** x^2"])
+def test_a_choice_that_is_written_as_mathematics_can_be_repeated_as_it_is(text: str) -> None:
+    assert choice(text, "C", {"options": ["1", "2", "$x^2$"]}, choices="options").value == 1.0
 
 
 def test_labels_of_the_data_are_letters_too() -> None:

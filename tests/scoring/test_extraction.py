@@ -35,6 +35,10 @@ FOUND = [
     ("boxed", r"\boxed{41 ... no: \boxed{42}", "42"),
     ("boxed", r"\\\boxed{42}", "42"),
     ("after", "work\n#### 42 \nmore", "42"),
+    ("after", "**####** 42", "42"),
+    ("after", "**#### 42**", "42"),
+    ("after", "**####** **42**", "**42**"),
+    ("after", "#### 2**3", "2**3"),
     ("tag", "I use <answer> tags.\n<answer>\n42\n</answer>", "42"),
     ("tag", "<answer>a < b</answer>", "a < b"),
     ("code", "Here:\n```python\nprint(1)\n\nx = 2\n```\n", "print(1)\n\nx = 2"),
@@ -81,6 +85,15 @@ NOT_FOUND = [
     ("json", '{"a": 1} or {"a": 2}', "holds 2 of them"),
     ("regex", "A:", "does not hold it"),
 ]
+
+
+@pytest.mark.parametrize("knob", ["weight", "cost", "timeout_seconds", "correct_at"])
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_knob_that_is_no_finite_number_is_refused(knob: str, number: float) -> None:
+    of_scorer = knob in ("weight", "cost")
+    knobs = {"scorers": [{"name": "exact", knob: number}]} if of_scorer else {"scorers": ["exact"], knob: number}
+    with pytest.raises(ValidationError, match=knob):
+        ScoreConfig.model_validate(knobs)
 
 
 @pytest.mark.parametrize(("by", "text", "why"), NOT_FOUND)

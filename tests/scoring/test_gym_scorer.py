@@ -84,6 +84,18 @@ def test_an_answer_is_never_run_as_code(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_puzzle_is_solved_with_its_own_numbers_alone(scorer: CombinedScorer) -> None:
+    right = answer_of("puzzle24")
+    group = make_group([right, "6*4*1*1", answer_of("puzzle24", seed=4)], reference=None, **row("puzzle24"))
+    scorer.check_references([group.prompt])
+    assert [score.value for score in scorer.score(group)] == [1.0, 0.0, 0.0]
+
+
+def test_a_task_that_gives_full_marks_to_any_words_is_refused(scorer: CombinedScorer) -> None:
+    with pytest.raises(DataError, match="'game_of_life_halting' gives full marks to any words; judge its answers by"):
+        scorer.check_references([make_prompt(metadata=row("game_of_life_halting"))])
+
+
 def test_prompts_that_say_no_problem_are_refused(scorer: CombinedScorer) -> None:
     with pytest.raises(DataError, match=r"the row says no reasoning_gym(?s:.*)path: reasoning_gym:TASK"):
         scorer.check_references([make_prompt()])

@@ -65,9 +65,19 @@ HONEST = [
     (r"\boxed{\pm 3}", r"\pm3"),
     (r"\boxed{\text{even}}", "even"),
     ("Evelyn", r"\text{Evelyn}"),
+    ("Even", r"\text{even}"),
+    ("2√3", r"2\sqrt{3}"),
+    ("√(x+1)", r"\sqrt{x+1}"),
+    ("18 pi", r"18\pi"),
+    ("18 sec", "18"),
 ]
 
 CHEATS = [
+    ("42 pi", "42"),
+    ("42", "42 pi"),
+    (r"\boxed{42 dozens}", "42"),
+    (r"\boxed{42\text{ fifths}}", "42"),
+    (r"\boxed{42\text{ sqrt}}", "42"),
     ("", "42"),
     (" . ", "42"),
     ("nan", "42"),

@@ -11,8 +11,9 @@ from groups import make_candidate, make_group, make_prompt
 from worlds import receipt_of, run_here, scripted_recipe
 
 from selftrain import tables
-from selftrain.config import ScoreConfig
+from selftrain.config import PromptsConfig, ScoreConfig
 from selftrain.errors import ConfigError, DataError
+from selftrain.prompts.rows import names_of
 from selftrain.records import Group, Message, Prompt, Score
 from selftrain.scoring import build, logged_metrics
 from selftrain.scoring.combined import CombinedScorer
@@ -254,3 +255,86 @@ def test_the_worker_of_a_group_is_closed_with_the_scorer(reward: Build) -> None:
     scorer.close()
     with pytest.raises(ProcessLookupError):
         os.kill(int(score.value or 0), 0)
+
+
+def test_the_reference_and_the_prompt_have_the_datas_own_names(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "def reward(completions, ground_truth, asked, **columns):\n"
+        "    return [one == right and what == 'ask p' for one, right, what in zip(completions, ground_truth, asked)]\n"
+        "def missing(completions, gold):\n    return [1.0]\n"
+    )
+    columns = {"ground_truth": "reference", "asked": "prompt", "prompt": "prompt"}
+    group = make_group(["57", "58"], reference="57")
+    config = ScoreConfig.model_validate({"scorers": ["rewards.py:reward"]})
+    with build(config, tmp_path, columns) as scorer:
+        scorer.check_references([group.prompt])
+        assert [score.value for score in scorer.score(group)] == [1.0, 0.0]
+        kept = make_group(["own"], reference="57", ground_truth="own", asked="ask p")  # of another task of a mix
+        assert scorer.score(kept)[0].value == 1.0
+    config = ScoreConfig.model_validate({"scorers": ["rewards.py:missing"]})
+    with (
+        build(config, tmp_path, columns) as scorer,
+        pytest.raises(DataError, match=r"asks for 'gold', .* it has: ground_truth, asked\."),
+    ):
+        scorer.check_references([group.prompt])
+
+
+def test_names_of_columns_come_from_every_set_and_task() -> None:
+    config = PromptsConfig.model_validate(
+        {
+            "train": {
+                "mix": {
+                    "one": {"path": "a.jsonl", "columns": {"reference": "ground_truth", "prompt": "question"}},
+                    "two": {"path": "b.jsonl", "columns": {"reference": "gold", "prompt": "text"}},
+                }
+            },
+            "test": {"path": "c.jsonl", "columns": {"reference": "text", "prompt": "question"}},
+        }
+    )
+    assert names_of(config) == {"question": "prompt", "ground_truth": "reference", "gold": "reference"}
+
+
+NONE = """
+def some(completions, **columns):
+    return [None if "x" in one else 0.0 for one in completions]
+
+def never(completions, **columns):
+    return [None for one in completions]
+
+def one(text):
+    return None
+"""
+
+
+def test_a_function_that_gives_none_is_left_out_of_the_mean(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(NONE)
+
+    def scores(*scorers: dict[str, Any]) -> list[Score]:
+        config = ScoreConfig.model_validate({"scorers": scorers})
+        with build(config, tmp_path) as scorer:
+            return list(scorer.score(make_group(["57 x", "57 y"], reference="57")))
+
+    matches = {"name": "regex", "params": {"pattern": "^([0-9]+)"}, "weight": 3}
+    some, never = {"name": "rewards.py:some"}, {"name": "rewards.py:never"}
+    left_out, judged = scores(matches, some)
+    assert (left_out.value, judged.value) == (1.0, 0.75)
+    assert left_out.parts == {"regex": 1.0, "rewards.py:some": None}
+    assert "rewards.py:some: does not apply, as it gave None" in str(left_out.explanation)
+    assert left_out.error is None
+    assert [one.value for one in scores({**never, "gate": True}, matches)] == [1.0, 1.0]
+    assert [one.value for one in scores(never, some)] == [None, 0.0]
+    assert "rewards.py:never: the function returned None" in str(scores(never, some)[0].error)
+    # A function that is asked of one candidate could not judge it.
+    assert [one.value for one in scores(matches, {"name": "rewards.py:one"})] == [None, None]
+
+
+def test_a_key_that_nothing_reads_is_an_error_of_that_candidate(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text(
+        "def judge(text):\n    return {'value': 1.0, 'answr': text} if text == 'a' else {'value': 1.0, 'answer': text}"
+    )
+    with build(ScoreConfig.model_validate({"scorers": ["rewards.py:judge"]}), tmp_path) as scorer:
+        wrong, right = scorer.score(make_group(["a", "b"]))
+    assert (wrong.value, right.value, right.answer) == (None, 1.0, "b")
+    assert "the key 'answr', which says nothing here; known: value, answer, explanation; did you mean 'answer'?" in str(
+        wrong.error
+    )

@@ -146,3 +146,10 @@ def test_the_cap_comes_after_the_share_and_leaves_each_prompts_best() -> None:
     selection = chosen(groups, rule="top_fraction", top_fraction=0.5, max_per_prompt=2)
     assert kept(selection) == ["p0/0", "p0/1"]
     assert Counter(selection.reasons.values())["over max_per_prompt 2"] == 2
+
+
+@pytest.mark.parametrize("knob", ["threshold", "above_mean", "top_fraction"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1.0, math.nan]])
+def test_a_bar_that_is_no_number_is_refused_with_the_configuration(knob: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{knob}[\s\S]*(finite|less than or equal|greater than)"):
+        SelectConfig.model_validate({"rule": knob, "top_fraction": 0.5, knob: value})
