@@ -146,8 +146,9 @@ def _refuse(counts: Sequence[Unscored], max_unscored_rate: float) -> None:
         raise PhaseError(
             f"{failed} of {scores} candidates could not be scored (score.max_unscored_rate is "
             f"{max_unscored_rate:g}); the first: {first}. Mend what made it fail (a missing "
-            "package, an overloaded machine) and run the same command again: the candidates are kept. Another "
-            "verifier or score.timeout_seconds is another experiment: name=NEW or --fork NEW"
+            "package, an overloaded machine) and run the same command again: the candidates are kept. That may be the "
+            "verifier's own file or score.timeout_seconds as long as nothing that it judged is committed; once "
+            "something is, another verifier is another experiment: name=NEW or --fork NEW"
         )
 
 

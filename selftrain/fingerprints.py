@@ -7,6 +7,7 @@ and the choice of what a fork may keep.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from selftrain import plugins
 from selftrain.compose import differences
 from selftrain.config import Config, ScorerConfig, at_round, config_of_arm, fingerprinted
 from selftrain.errors import ConfigError
+from selftrain.intact import require_intact
 from selftrain.records import Receipt
-from selftrain.store import RunDirectory, publish_bytes
+from selftrain.store import RunDirectory, publish_bytes, read_json
 
 GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
 SAMPLED_KNOBS = (*GREEDY_KNOBS, "num_samples", "ks", "temperature", "top_p", "drift_candidates")
@@ -25,16 +27,37 @@ OF_MODEL = ("model", "runs_on", "adapter")
 DEMONSTRATED = {"seed_only": "seed_data", "gold": "completions"}
 
 
+# A difference in what is only known by its content: both sides are digests, or one is not there.
+OF_CONTENT = re.compile(r"(.+): ('[0-9a-f]{64}'|'\(absent\)'|None) -> ('[0-9a-f]{64}'|'\(absent\)'|None)")
+# What such keys are, in words, by how they end.
+CONTENTS = (
+    (re.compile(r"(?:^|.*\.)(?:scorer_)?sources\.(.+)"), r"the source of \1"),
+    (re.compile(r"filters\.(.+)"), r"the source of \1"),
+    (re.compile(r"(?:engine_source|engine\.source)"), "the source of the engine's function (sample.params)"),
+    (re.compile(r"demonstrations\.(?:seed_data)"), "the rows of prompts.seed_data"),
+    (re.compile(r"demonstrations\.(?:completions)"), "the completions of prompts.train"),
+    (re.compile(r"(?:.*\.)?prompts\.(\w+)"), r"the rows of prompts.\1"),
+    (re.compile(r"model"), "the model's files"),
+    (re.compile(r"adapter"), "the files of model.adapter"),
+)
+
+
 class Fingerprints:
     """The parts of a run's configuration by arm and phase. `prompts` maps each set's name to its content's digest.
 
     Every arm is measured as main is, so evaluation has main's part in all of them. `model_inputs` says what of the
-    model enters the inputs of phases, by the names in `OF_MODEL`.
+    model enters the inputs of phases, by the names in `OF_MODEL`. `recipe` is its file, which refusals name.
     """
 
     def __init__(
-        self, config: Config, folder: Path, prompts: dict[str, str], model_inputs: Callable[[], Mapping[str, str]]
+        self,
+        config: Config,
+        folder: Path,
+        prompts: dict[str, str],
+        model_inputs: Callable[[], Mapping[str, str]],
+        recipe: Path | None = None,
     ) -> None:
+        self._recipe = recipe
         self._model_inputs = model_inputs
         self._main = Parts(config, folder, prompts)
         self._own = {
@@ -69,10 +92,12 @@ class Fingerprints:
         return found
 
     def require_unchanged(self, receipts: Sequence[Receipt], *, where: Path) -> None:
-        """Raise ConfigError, with the differences and the ways on, if a committed phase would come out differently."""
+        """Raise ConfigError, with the differences and the ways on, if a committed phase would come out differently;
+        DataError if a file of one is missing or cut short (`intact`)."""
         for receipt in receipts:
             if changed := self.changes(receipt):
-                raise refusal(receipt.key, changed, where)
+                raise refusal(receipt.key, changed, where, self._recipe)
+        require_intact(receipts, where)
 
     def keepable(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         """The receipts, in order, whose configuration is the same and whose inputs are kept too."""
@@ -246,14 +271,31 @@ def _policy_is_kept(receipt: Receipt, known: Collection[str], kept: Collection[s
     return number < 1 or (keys[0] if keys[0] in known else keys[1]) in kept  # an arm may share main's training
 
 
-def refusal(key: str, changed: Sequence[str], where: Path) -> ConfigError:
-    """The error for a change that would alter something already committed."""
-    lines = "".join(f"\n  {line}" for line in changed)
+def refusal(key: str, changed: Sequence[str], where: Path, recipe: Path | None = None) -> ConfigError:
+    """The error for a change that would alter something already committed. `recipe` is the file at hand, if known."""
+    lines = "".join(f"\n  {line}" for line in dict.fromkeys(map(in_words, changed)))
+    recorded = read_json(where / "config.json").get("recipe")
+    made = f" (the run was made by {recorded})" if recorded else ""
+    if recorded and recipe is not None and str(recipe) != recorded:
+        made = f" (the run was made by another recipe, {recorded}, and this is {recipe})"
     return ConfigError(
         f"this change would alter {key}, which is already committed in {where}:{lines}\n"
-        "either undo the change, or start a run of its own with name=NEW, or keep the unaffected part of this one in a "
-        "new run with --fork NEW; to change a knob from some round on, give it a list with one value per round"
+        f"either undo the change{made}, or start a run of its own with name=NEW, or keep the unaffected part of this "
+        "one in a new run with --fork NEW; to change a knob from some round on, give it a list with one value per round"
     )
+
+
+def in_words(difference: str) -> str:
+    """A line of `differences`, with words in place of digests, which tell people nothing."""
+    found = OF_CONTENT.fullmatch(difference)
+    if found is None or not any(len(side) > 60 for side in found.groups()[1:]):
+        return difference
+    key, before, after = found.groups()
+    named = (pattern.sub(words, key) for pattern, words in CONTENTS if pattern.fullmatch(key))
+    what = next(named, key)
+    if len(before) < 60:
+        return f"{what}: not there when it was made, and there in this recipe"
+    return f"{what}: there when it was made, and not in this recipe" if len(after) < 60 else f"{what} changed"
 
 
 def fork(source: RunDirectory, target: RunDirectory, receipts: Sequence[Receipt]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain import advice, controls
 from selftrain import prompts as prompt_room
+from selftrain.advice.note import distinct_rounds
 from selftrain.arms import Arm, arms_of, names_round
 from selftrain.compose import compose, leaves
 from selftrain.config import ARMS, ArmConfig, Config, at_round
@@ -23,7 +24,7 @@ from selftrain.estimates.whole import rows as estimate_rows
 from selftrain.parsing import parse
 from selftrain.preflight import check, prompt_sets
 from selftrain.prompts import PromptSets
-from selftrain.records import Report
+from selftrain.records import Receipt, Report
 from selftrain.reporting.inert import inert
 from selftrain.rooms import notes_on_model
 from selftrain.store import RunDirectory, read_json
@@ -73,11 +74,16 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
     yield f"round 0: {_evaluation(config, prompts, 0)}"
-    rounds = [(_round(config, prompts, n), _evaluation(config, prompts, n)) for n in range(1, config.rounds + 1)]
-    for (what, evaluation), same in groupby(enumerate(rounds, 1), key=lambda item: item[1]):
+    asked: dict[Any, int] = {}
+    starts = _starts(config)
+    rounds = [
+        (number, (_round(config, prompts, number, asked), _evaluation(config, prompts, number))) for number in starts
+    ]
+    ends = {number: following - 1 for number, following in zip(starts, [*starts[1:], config.rounds + 1], strict=True)}
+    for (what, evaluation), same in groupby(rounds, key=lambda item: item[1]):
         numbers = [number for number, _ in same]
-        which = f"round {numbers[0]}" if len(numbers) == 1 else f"rounds {numbers[0]} to {numbers[-1]}, each"
-        yield f"{which}: {what}; {evaluation}"
+        first, last = numbers[0], ends[numbers[-1]]
+        yield f"{f'round {first}' if first == last else f'rounds {first} to {last}, each'}: {what}; {evaluation}"
     for arm in config.arms:
         yield _arm_words(arm)
     if "validate" in prompts.held_out():
@@ -88,6 +94,14 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         yield "no held-out prompts: nothing is evaluated, and the last round's policy is the result"
 
 
+def _starts(config: Config) -> list[int]:
+    """The rounds that may differ from the one before, in order; the first among them."""
+    named = config.evaluate.sampled_rounds
+    after = [*distinct_rounds(config), distinct_rounds(config)[-1] + 1, config.rounds]
+    after += [number + more for number in named if isinstance(number, int) for more in (0, 1)]
+    return sorted({number for number in after if 1 <= number <= config.rounds})
+
+
 def _arm_words(arm: ArmConfig) -> str:
     named = arm.evaluate_rounds if isinstance(arm.evaluate_rounds, str) else ", ".join(map(str, arm.evaluate_rounds))
     knobs = ", ".join(f"{key} {value}" for key, value in arm.overrides.items())
@@ -95,21 +109,25 @@ def _arm_words(arm: ArmConfig) -> str:
     return f"arm {arm.name}: {what}; shares with main what is the same; evaluated at main's headline round and: {named}"
 
 
-def _round(config: Config, prompts: PromptSets, number: int) -> str:
+def _round(config: Config, prompts: PromptSets, number: int, asked: dict[Any, int]) -> str:
+    """A round in words. `asked` holds how many prompts are asked, by `prompts.per_round`: each shuffle takes time."""
     sample, select, train = (
         at_round(config.sample, number),
         at_round(config.select, number),
         at_round(config.train, number),
     )
-    of_round = prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
+    size = at_round(config.prompts, number)["per_round"]
+    if size not in asked:
+        of_round = prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
+        asked[size] = len(of_round)
     amount = f"{train['steps']} steps" if train["steps"] else f"{train['epochs']:g} epoch{'s' * (train['epochs'] != 1)}"
     cap = f", at most {select['max_per_prompt']} per prompt" if select["max_per_prompt"] else ""
     new = "a new adapter" if config.model.adapter is None else "a copy of model.adapter"
     start = {"base": new, "previous": "the previous adapter", "best": "the best adapter so far"}
     begin = start["base" if number == 1 else train["init_from"]]
-    candidates = len(of_round) * sample["num_candidates"]
+    candidates = asked[size] * sample["num_candidates"]
     return (
-        f"{len(of_round):,} prompts x {sample['num_candidates']} = {candidates:,} candidates "
+        f"{asked[size]:,} prompts x {sample['num_candidates']} = {candidates:,} candidates "
         f"(temperature {sample['temperature']:g}, at most {sample['max_new_tokens']} tokens), "
         f"select by {select['rule']}{cap}, train {begin} for {amount} "
         f"(batch {train['batch_size']}, learning rate {train['learning_rate']:g})"
@@ -168,16 +186,38 @@ def round_rows_of(path: Path) -> list[RoundRow]:
     """The table of rounds as far as they are committed, with the best one marked once the run has its verdict."""
     from selftrain.summaries import round_row
 
-    best = read_json(path / "verdict.json").get("best_round", -1)
+    verdict = read_json(path / "verdict.json")
     receipts = RunDirectory(path).receipts()
     rows = []
     for arm in arms_of(config_of(path)):
         arm.receipts |= {one.key: one for one in receipts if one.arm == arm.name}
-        measured = [one for one in receipts if one.arm == arm.name and one.phase == "evaluate"]
-        arm.reports |= {one.round: Report(arm.name, one.round, one.metrics, {}) for one in measured}
+        if arm.main is not None and arm.receipts:
+            arm.receipts |= _shared_with_main(arm, {one.key: one for one in receipts}, verdict.get("round"))
+        measured = {key: one for key, one in arm.receipts.items() if one.phase == "evaluate"}
+        arm.reports |= {one.round: Report(arm.name, one.round, one.metrics, {}) for one in measured.values()}
         numbers = sorted({one.round for one in arm.receipts.values()})
-        rows += [round_row(arm, number, best) for number in numbers]
+        rows += [round_row(arm, number, verdict.get("best_round", -1)) for number in numbers]
     return rows
+
+
+def _shared_with_main(arm: Arm, committed: Mapping[str, Receipt], headline: int | None) -> dict[str, Receipt]:
+    """Main's receipts that stand for the arm's, by the arm's keys: of round 0, and of each round that is over what the
+    arm does there and has no receipt of. `headline` is main's headline round, once there is a verdict."""
+    assert arm.main is not None
+    assert arm.settings is not None
+    last = max((one.round for one in committed.values() if one.arm == "main"), default=0)
+    found = {arm.key(0, "evaluate"): committed.get(arm.main.key(0, "evaluate"))}
+    for number in range(1, last + 1):
+        if arm.key(number, "round") not in committed:
+            continue
+        names = [name for phase, name in PHASE_FILES.items() if controls.samples(arm) or phase in ("select", "train")]
+        is_mains = arm.key(number, PHASE_FILES["train"]) not in committed  # then its policy is main's, and measured so
+        if is_mains and (number == headline or names_round(arm.settings.evaluate_rounds, number, last=last)):
+            names.append("evaluate")
+        for name in names:
+            if arm.key(number, name) not in committed:
+                found[arm.key(number, name)] = committed.get(arm.main.key(number, name))
+    return {key: one for key, one in found.items() if one is not None}
 
 
 def config_of(path: Path) -> Config:

@@ -17,13 +17,19 @@ def parse(data: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
+        found: list[Any] = list(error.errors())
         # A schedule may also be a list, which is no news to someone whose single value is wrong.
-        lines = [_explain(one, data) for one in error.errors() if one["type"] not in ("tuple_type",)] or [
-            _explain(one, data) for one in error.errors()
-        ]
+        told = [one for one in found if one["type"] != "tuple_type" and not _is_of_wrong_items(one, found)] or found
+        lines = [_explain(one, data) for one in told]
         raise ConfigError(
             "the configuration is wrong:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
         ) from None
+
+
+def _is_of_wrong_items(error: Any, found: list[Any]) -> bool:
+    """Whether a list is too short only because its items are wrong, which is said of them."""
+    loc = error["loc"]
+    return error["type"] == "too_short" and any(one["loc"] != loc and one["loc"][: len(loc)] == loc for one in found)
 
 
 def _explain(error: Any, data: dict[str, Any]) -> str:

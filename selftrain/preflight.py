@@ -38,7 +38,7 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
             "column in prompts.train.columns, or leave the arm out"
         )
     rooms = Rooms(config, composed.folder)
-    return prompts, Fingerprints(config, composed.folder, digests(prompts), lambda: rooms.model_inputs)
+    return prompts, Fingerprints(config, composed.folder, digests(prompts), lambda: rooms.model_inputs, composed.recipe)
 
 
 def prompt_sets(prompts: PromptSets) -> dict[str, PromptSet]:

@@ -34,7 +34,18 @@ def adapter_folder(name: str, folder: Path) -> Path:
 
 
 def check_model(config: Config, folder: Path) -> None:
-    """ConfigError for a `model.adapter` that is no LoRA, or that `train.lora` contradicts. Imports nothing heavy."""
+    """ConfigError for a model that is not there and cannot be on the hub, for a `model.adapter` that is no LoRA or that
+    `train.lora` contradicts. Imports nothing heavy."""
+    path = config.model.path
+    is_scripted = config.sample.engine == "scripted" and config.train.trainer == "scripted"
+    looks_local = path.startswith((".", "/", "~")) or path.endswith(".gguf") or path.count("/") > 1
+    if not is_scripted and looks_local and not path.startswith("package:"):
+        places = [folder / path, Path(path).expanduser()]
+        if not any(one.exists() for one in places):
+            looked = " and ".join(dict.fromkeys(str(one.absolute()) for one in places))
+            raise ConfigError(
+                f"model.path: there is no {path!r} (looked for {looked}), and it is no hub id; correct it"
+            )
     if config.model.adapter is not None:
         check_shape(config.train.lora, check_lora(adapter_folder(config.model.adapter, folder)))
 

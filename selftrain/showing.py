@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from selftrain.arms import Arm, arms_of
 from selftrain.errors import ConfigError, DataError
 from selftrain.estimates.work import shared
 from selftrain.history import ALARMS_FILE
-from selftrain.outlook import config_of, round_rows_of, status_of
+from selftrain.intact import verified_file
+from selftrain.outlook import PHASE_FILES, config_of, round_rows_of, status_of
+from selftrain.records import Receipt
 from selftrain.store import TEMPORARY, RunDirectory, read_jsonl
 from selftrain.summaries import funnel_words
 
 CANDIDATE_COLUMNS = ("id", "prompt_id", "index", "wave", "text", "reasoning", "finish_reason", "completion_token_ids")
-SCORE_COLUMNS = ("candidate_id", "value", "correct", "answer", "explanation", "parts", "error")
+SCORE_COLUMNS = ("candidate_id", "value", "correct", "answer", "explanation", "parts", "error", "extras")
 PHASE_OF = {"candidates": "sample", "scores": "score", "survivors": "select"}
 MATCHES_NAMED = 8
 COMMONEST = 5
@@ -85,8 +87,9 @@ def _selections(path: Path) -> list[dict[str, Any]]:
             continue
         reasons: Counter[str] = Counter()
         for name in receipt.files:
-            if name.endswith("/rejected.jsonl") and (path / name).is_file():
-                reasons.update(reason_kind(row["why"]) for row in read_jsonl(path / name))
+            if name.endswith("/rejected.jsonl"):
+                rows = read_jsonl(verified_file(run, receipt, name))
+                reasons.update(reason_kind(row["why"]) for row in rows)
         found.append(
             {
                 "arm": receipt.arm,
@@ -110,11 +113,11 @@ def reason_kind(why: str) -> str:
 
 
 def _alarms(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for receipt in RunDirectory(path).receipts():
+    run, found = RunDirectory(path), []
+    for receipt in run.receipts():
         for name in receipt.files:
             if name.endswith(f"/{ALARMS_FILE}"):
-                rows = read_jsonl(path / name)
+                rows = read_jsonl(verified_file(run, receipt, name))
                 found += [{"arm": receipt.arm, "round": receipt.round, **row} for row in rows]
     return found
 
@@ -127,18 +130,36 @@ class Run:
 
     def __init__(self, path: Path, arm: str) -> None:
         self.path = path
+        self.run = RunDirectory(path)
         arms = {one.name: one for one in arms_of(config_of(path))}
         if arm not in arms:
             raise ConfigError(f"{path} has no arm {arm!r}; its arms: {', '.join(arms)}")
         self.arm: Arm = arms[arm]
 
-    def folder(self, number: int, kind: str) -> Path | None:
-        """`candidates`, `scores` or `survivors` of a round: the arm's own, or main's where they are shared."""
+    def has(self, number: int, kind: str) -> bool:
+        """Whether there are `candidates`, `scores` or `survivors` of a round, committed or as far as they are made."""
+        return self._place(number, kind) is not None
+
+    def files(self, number: int, kind: str) -> list[Path]:
+        """Those files: the arm's own, or main's where they are shared; empty where there are none yet.
+
+        Raises DataError for committed ones that are missing or damaged.
+        """
+        place = self._place(number, kind)
+        if isinstance(place, Receipt):
+            return self.run.verified(place)
+        return list(_files(place)) if place is not None else []
+
+    def _place(self, number: int, kind: str) -> Receipt | Path | None:
+        """What made them, if it is committed; else the folder of those that are published already."""
         for arm in (self.arm, self.arm.main):
             if arm is None or (arm is not self.arm and not self._may_share(number, kind)):
                 continue
+            receipt = self.run.receipt(arm.key(number, PHASE_FILES[PHASE_OF[kind]]))
+            if receipt is not None:
+                return receipt
             folder = self.path / arm.folder(number) / kind
-            if any(_files(folder, "**/*")):
+            if any(_files(folder)):
                 return folder
         return None
 
@@ -148,7 +169,7 @@ class Run:
             return kind != "survivors"
         if not controls.samples(self.arm):
             return False
-        is_over = RunDirectory(self.path).receipt_path(self.arm.key(number, "round")).is_file()
+        is_over = self.run.receipt_path(self.arm.key(number, "round")).is_file()
         return is_over or not shared(self.arm).is_own(number, PHASE_OF[kind])
 
     def rounds(self) -> list[int]:
@@ -157,7 +178,7 @@ class Run:
         return [
             number
             for number in range(1, config.rounds + 1)
-            if self.folder(number, "candidates") is not None or self.folder(number, "survivors") is not None
+            if self.has(number, "candidates") or self.has(number, "survivors")
         ]
 
     def require(self, number: int) -> int:
@@ -170,7 +191,7 @@ class Run:
 
     def last_selected(self) -> int:
         """The last round whose survivors are chosen. ConfigError if there is none."""
-        chosen = [number for number in self.rounds() if self.folder(number, "survivors") is not None]
+        chosen = [number for number in self.rounds() if self.has(number, "survivors")]
         if not chosen:
             raise ConfigError(f"{self.path}: {self.arm.name} has not selected yet; give --round for what is sampled")
         return chosen[-1]
@@ -178,20 +199,22 @@ class Run:
     def prompt_texts(self) -> dict[str, str]:
         """The words of every prompt that some round has selected from, by id: also of other arms."""
         found: dict[str, str] = {}
-        for path in sorted(self.path.glob("arms/*/rounds/*/survivors/*/prompts.jsonl")):
-            found |= {row["prompt_id"]: row["text"] for row in read_jsonl(path)}
+        for receipt in self.run.receipts():
+            for name in receipt.files:
+                if receipt.phase == "select" and name.endswith("/prompts.jsonl"):
+                    rows = read_jsonl(verified_file(self.run, receipt, name))
+                    found |= {row["prompt_id"]: row["text"] for row in rows}
         return found
 
     def candidates(self, number: int) -> list[dict[str, Any]]:
         """All candidates of a round so far, by prompt, with score and fate; of demonstrations, what was trained on."""
         kept, why = self._fates(number)
-        folder, judged = self.folder(number, "candidates"), self.folder(number, "scores")
-        scores = {row["candidate_id"]: row for row in _rows(judged, SCORE_COLUMNS)} if judged is not None else {}
-        if folder is None:
+        if not self.has(number, "candidates"):
             return [_demonstration(row, number) for row in kept.values()]
+        scores = {row["candidate_id"]: row for row in _rows(self.files(number, "scores"), SCORE_COLUMNS)}
         is_selected = bool(kept or why)
         found = []
-        for row in _rows(folder, CANDIDATE_COLUMNS):
+        for row in _rows(self.files(number, "candidates"), CANDIDATE_COLUMNS):
             score = scores.get(row["id"], {})
             is_kept = row["id"] in kept if is_selected else None
             reason = kept[row["id"]]["why"] if row["id"] in kept else why.get(row["id"])
@@ -202,7 +225,7 @@ class Run:
                     **{name: row.get(name) for name in CANDIDATE_COLUMNS[1:-1]},
                     "tokens": len(row["completion_token_ids"]),
                     **{name: score.get(name) for name in SCORE_COLUMNS[1:]},
-                    "parts": json.loads(score["parts"]) if score.get("parts") else {},
+                    **{name: json.loads(score[name]) if score.get(name) else {} for name in ("parts", "extras")},
                     "kept": is_kept,
                     "why": reason if reason is not None or is_selected else "not selected from yet",
                 }
@@ -211,13 +234,10 @@ class Run:
 
     def _fates(self, number: int) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         """Survivors of the round by candidate, and why the others left; both empty before it has selected."""
-        folder = self.folder(number, "survivors")
-        if folder is None:
-            return {}, {}
-        survivors = _rows(folder, ("candidate_id", "prompt_id", "round", "why", "prompt_text", "text", "label_mask"))
-        left = {
-            row["candidate_id"]: row["why"] for path in _files(folder, "*/rejected.jsonl") for row in read_jsonl(path)
-        }
+        files = self.files(number, "survivors")
+        survivors = _rows(files, ("candidate_id", "prompt_id", "round", "why", "prompt_text", "text", "label_mask"))
+        reasons = [path for path in files if path.name == "rejected.jsonl"]
+        left = {row["candidate_id"]: row["why"] for path in reasons for row in read_jsonl(path)}
         return {row["candidate_id"]: row for row in survivors if row["round"] == number}, left
 
 
@@ -225,7 +245,7 @@ def _demonstration(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     absent = dict.fromkeys((*CANDIDATE_COLUMNS[2:-1], *SCORE_COLUMNS[1:]))
     shown = {"candidate_id": row["candidate_id"], "prompt_id": row["prompt_id"], "text": row["text"]}
     own = {"tokens": sum(row["label_mask"]), "kept": True, "why": row["why"], "prompt": row["prompt_text"]}
-    return {"round": number, **absent, **shown, "parts": {}, **own}
+    return {"round": number, **absent, **shown, "parts": {}, "extras": {}, **own}
 
 
 def _of_round(run: Run, number: int, limit: int, *, kept: bool, rejected: bool) -> dict[str, Any]:
@@ -302,16 +322,18 @@ def _no_single_prompt(run: Run, wanted: str, matches: Sequence[str], texts: Mapp
 # Files
 
 
-def _files(folder: Path, pattern: str) -> Iterator[Path]:
-    yield from (path for path in sorted(folder.glob(pattern)) if path.is_file() and TEMPORARY not in path.name)
+def _files(folder: Path) -> Iterator[Path]:
+    yield from (path for path in sorted(folder.glob("**/*")) if path.is_file() and TEMPORARY not in path.name)
 
 
-def _rows(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of all tables in the folder, with those of the columns that they have. DataError for a damaged one."""
+def _rows(paths: Iterable[Path], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of all tables among the files, with those of the columns that they have. DataError for a damaged one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for path in _files(folder, "**/*.parquet"):
+    for path in paths:
+        if path.suffix != ".parquet":
+            continue
         try:
             there = pq.read_schema(path).names
             yield from pq.read_table(path, columns=[name for name in columns if name in there]).to_pylist()

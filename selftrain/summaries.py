@@ -89,8 +89,13 @@ def round_row(arm: Arm, number: int, best: int) -> RoundRow:
         kept=int(metrics["select/kept"]) if "select/kept" in metrics else None,
         steps=int(metrics["train/steps"]) if "train/steps" in metrics else None,
         seconds=seconds,
-        is_best=arm.main is None and number == best,
+        is_best=arm.main is None and number == best and (best == 0 or has_trained(arm, best)),
     )
+
+
+def has_trained(arm: Arm, last: int) -> bool:
+    """Whether any round up to that one has trained: without any, its policy is the one that the run began with."""
+    return any(one.phase == "train" and bool(one.files) and one.round <= last for one in arm.receipts.values())
 
 
 def retention_of(arm: Arm) -> dict[int, Mapping[str, float]]:
@@ -122,7 +127,10 @@ def summary_row(arm: Arm, best: int, verdict: Verdict) -> Row:
 def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
     """Where everything is, as (what, path)."""
     adapter = arm.policies[best].adapter
-    found = [("best adapter", adapter if adapter is not None else "none: no round was better than the base model")]
+    none = f"none: nothing was trained up to round {best}, so that its policy is the base model"
+    if not best and any(has_trained(arm, number) for number in arm.policies):
+        none = "none: no round was better than the base model"
+    found = [("best adapter", adapter if adapter is not None else none)]
     if adapter is not None and Path(adapter).is_relative_to(run):
         made_in = Path(adapter).parent.parent  # of an earlier round, where this one had no survivors
         learned = made_in / "survivors" / "improve-00" / "survivors.parquet"

@@ -10,9 +10,10 @@ from worlds import scripted_recipe
 
 from selftrain import advice
 from selftrain import prompts as prompt_room
-from selftrain.advice import judging, whole
+from selftrain.advice import idle, judging, note, whole
 from selftrain.advice.note import Note
 from selftrain.compose import compose
+from selftrain.config import at_round
 from selftrain.errors import ConfigError
 
 EXACT = {"scorers": ["exact"]}
@@ -76,6 +77,25 @@ CASES: dict[str, tuple[advice.Advice, dict[str, Any], str, dict[str, Any]]] = {
         {"score": {**EXACT, "correct_at": 1.5}},
         "no answer would ever count",
         {"score": {**MIXED, "correct_at": 1.5}},
+    ),
+    "always correct": (
+        judging.always_correct,
+        {"score": {**EXACT, "correct_at": 0.0}},
+        "every answer would count as correct",
+        {"score": {**MIXED, "correct_at": 0.0}},
+    ),
+    "only cut ones": (
+        judging.only_cut,
+        {"select": {"finish_reasons": ["length"]}},
+        "only candidates that were cut survive",
+        {"select": {"finish_reasons": ["length", "stop_token"]}},
+    ),
+    "idle knobs": (
+        idle.idle_knobs,
+        {"select": {"top_k": 2, "count": [5, 6]}, "train": {"steps": 3, "epochs": 2.0}},
+        "select.top_k has no effect without select.rule top_k; select.count has no effect without select.rule random; "
+        "train.epochs has no effect without train.steps null; leave them out",
+        {"select": {"top_k": 2}, "train": {"epochs": 2.0}, "arms": {"best": {"select.rule": "top_k"}}},
     ),
     "too long to be": (
         judging.lengths_apart,
@@ -252,3 +272,29 @@ def test_what_makes_no_sense_in_some_rounds_only_is_not_refused(tmp_path: Path) 
     recipe = scripted_recipe(tmp_path, select={"threshold": [1.0, 1.5, 1.0]})
     composed = compose(str(recipe))
     advice.refuse(composed.config, prompt_room.load(composed.config.prompts, composed.folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "knob"),
+    [
+        ({"select": {"rule": "all", "threshold": 0.5}}, "select.threshold"),
+        ({"select": {"top_fraction": 0.5}}, "select.top_fraction"),
+        ({"select": {"above_mean": 1.0}}, "select.above_mean"),
+        ({"select": {"per_prompt": 2}}, "select.per_prompt"),
+        ({"sample": {"temperature": 0.0, "num_candidates": 1, "min_p": 0.1}}, "sample.min_p"),
+        ({"evaluate": {"retention_rounds": "all"}}, "evaluate.retention_rounds"),
+    ],
+)
+def test_each_knob_that_is_set_for_nothing_is_named(tmp_path: Path, changes: dict[str, Any], knob: str) -> None:
+    (note,) = notes_of(tmp_path, changes, idle.idle_knobs)
+    assert note.words.startswith(f"{knob} has no effect without ")
+    assert note.words.endswith("; leave it out")
+
+
+def test_many_equal_rounds_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    monkeypatch.setattr(note, "at_round", lambda section, number: looked.append(number) or at_round(section, number))
+    changes = {"sample": {"temperature": [1.0, 1.0, 0.0]}, "rounds": 1_000_000}
+    (found,) = notes_of(tmp_path, changes, judging.greedy_copies)
+    assert "in rounds 3 to 1000000: greedy" in found.words
+    assert max(looked) == 3

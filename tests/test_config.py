@@ -68,6 +68,32 @@ def test_a_mistake_is_named_with_its_key_and_the_remedy(changes: dict[str, Any],
     assert error.value.exit_code == 2
 
 
+def test_a_wrong_item_of_a_list_is_the_only_thing_that_is_said() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(minimal(score={"scorers": [{"name": "exact", "extract": {"tagg": "answer"}}]}))
+    assert "did you mean tag?" in str(error.value)
+    assert len(str(error.value).splitlines()) == 2, str(error.value)
+    with pytest.raises(ConfigError, match=r"score.scorers: Tuple should have at least 1 item"):
+        parse(minimal(score={"scorers": []}))
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize(
+    "knob",
+    ["train.learning_rate", "train.weight_decay", "sample.temperature", "select.threshold", "score.correct_at"],
+)
+def test_no_number_is_infinite_or_none(knob: str, number: float) -> None:
+    section, _, name = knob.partition(".")
+    own = {"scorers": ["exact"]} if section == "score" else {}
+    with pytest.raises(ConfigError, match=knob.replace(".", r"\.")):
+        parse(minimal(**{section: {**own, name: number}}))
+
+
+def test_no_number_inside_a_table_is_infinite() -> None:
+    with pytest.raises(ConfigError, match=r"params\.bounds\.1 is inf; give a finite number"):
+        parse(minimal(score={"scorers": [{"name": "f.py:f", "params": {"bounds": [0, float("inf")]}}]}))
+
+
 def test_every_knob_is_documented() -> None:
     from pydantic import BaseModel
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from selftrain.estimates import whole
 from selftrain.estimates.lengths import counter
 from selftrain.estimates.saved import find
 from selftrain.estimates.whole import Estimate
+from selftrain.outlook import steps
 from selftrain.store import RunDirectory
 
 FACTOR = 1.5
@@ -159,12 +162,12 @@ def test_without_a_run_answers_are_an_upper_bound_and_time_is_unknown(tmp_path: 
     words = said(estimate(scripted_recipe(tmp_path), runs_dir=tmp_path / "none"))
     assert words["tokens of an answer"].startswith("8.0 (an upper bound: sample.max_new_tokens")
     assert words["time"].startswith("unknown until a run has been made")
-    assert "a guess: characters / 3.5" in words["tokens of a prompt"]
+    assert "in bytes, which a scripted engine takes for tokens" in words["tokens of a prompt"]
 
 
 def test_completions_tell_how_long_answers_are(tmp_path: Path) -> None:
     recipe = scripted_recipe(tmp_path)
-    rows = [{"prompt": f"what is {n}?", "reference": "1", "completion": "x" * 14} for n in range(12)]
+    rows = [{"prompt": f"what is {n}?", "reference": "1", "completion": "x" * 4} for n in range(12)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = said(estimate(recipe, runs_dir=tmp_path / "none"))
     assert words["tokens of an answer"].startswith("5.0 (as the completions of prompts.train")
@@ -206,6 +209,64 @@ def test_a_run_of_another_recipe_helps_where_model_and_prompts_are_the_same(
     assert "runs/tiny" in said(estimate(same, runs_dir=runs_dir))["tokens of an answer"]
     elsewhere = scripted_recipe(tmp_path / "elsewhere", model={"path": "another"})
     assert "an upper bound" in said(estimate(elsewhere, runs_dir=runs_dir))["tokens of an answer"]
+
+
+def test_a_run_with_another_engine_or_trainer_says_nothing_even_of_the_same_recipe(world: tuple[Path, Path]) -> None:
+    recipe, run = world
+    for other in ("sample.engine=transformers", "train.trainer=sft"):
+        assert estimate(recipe, other, runs_dir=run.parent).amounts.measured is None
+    own = json.loads((run / "config.json").read_text())["config"]
+    assert (own["sample"]["engine"], own["train"]["trainer"]) == ("scripted", "scripted")
+
+
+def test_what_was_cut_at_a_lower_limit_is_taken_to_be_as_long_as_it_may_get(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", sample={"max_new_tokens": 2}, arms=[], rounds=1)
+    run = run_here(recipe, runs_dir=tmp_path / "runs")
+    (sampled,) = (one.metrics for one in RunDirectory(run).receipts() if one.phase == "sample")
+    mean, cut = sampled["sample/completion_tokens_mean"], sampled["sample/truncated_rate"]
+    assert 0 < cut < 1
+    found = estimate(recipe, "sample.max_new_tokens=100", runs_dir=tmp_path / "runs")
+    (asking,) = found.work.of("main", "candidates")
+    assert found.amounts.answer_tokens(asking) == pytest.approx(mean + 98 * cut)
+    assert (
+        f"{cut:.0%} of them were cut at 2, and are taken to be as long as they may get"
+        in (said(found)["tokens of an answer"])
+    )
+
+
+def test_greedy_answers_are_as_long_as_those_of_their_set_were(world: tuple[Path, Path]) -> None:
+    recipe, run = world
+    receipts = RunDirectory(run).receipts()
+    metrics = {one.round: one.metrics for one in receipts if (one.phase, one.arm) == ("evaluate", "main")}
+    found = estimate(recipe, runs_dir=run.parent)
+    asked = [one for one in found.work.of("main", "greedy") if one.set_name == "test"]
+    assert [one.round for one in asked] == [0, 1, 2]
+    for one in asked:
+        assert found.amounts.answer_tokens(one) == metrics[one.round]["evaluate/test/completion_tokens_mean"]
+
+
+def test_rates_of_phases_under_a_second_leave_no_empty_list(world: tuple[Path, Path]) -> None:
+    recipe, run = world
+    found = estimate(recipe, runs_dir=run.parent)
+    quick = dataclasses.replace(found, seconds=dict.fromkeys(found.seconds, 0.5))
+    assert said(quick)["time"].endswith(": each phase under a second)")
+
+
+def test_a_million_rounds_are_planned_in_seconds_and_said_not_to_be_counted_out(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path, prompts={"per_round": [5, 6]}, select={"buffer": "append"}, arms=["gold"])
+    started = time.monotonic()
+    found = estimate(recipe, "rounds=1000000", runs_dir=tmp_path / "none")
+    composed = compose(str(recipe), overrides=["rounds=1000000", "evaluate.sampled_rounds=[7]"])
+    lines = list(steps(composed.config, prompt_room.load(composed.config.prompts, composed.folder)))
+    assert time.monotonic() - started < 20, "it takes about one"
+    assert said(found)["rounds counted"].startswith("the first 200 of 1,000,000")
+    starts = [line.partition(":")[0] for line in lines if line.startswith("round")]
+    assert starts == ["round 0", "round 1", "rounds 2 to 6, each", "round 7", "rounds 8 to 1000000, each"]
+    few = compose(str(recipe), overrides=["rounds=8", "evaluate.sampled_rounds=[7]"])
+    shown = list(steps(few.config, prompt_room.load(few.config.prompts, few.folder)))
+    assert [one.partition(": ")[2] for one in shown if one.startswith("round")] == [
+        one.partition(": ")[2] for one in lines if one.startswith("round")
+    ]
 
 
 def test_what_cannot_be_read_in_the_runs_folder_is_passed_over(tmp_path: Path) -> None:
@@ -324,6 +385,30 @@ def test_more_rows_and_longer_answers_take_more_memory(chat_model: Path, tmp_pat
     assert many is not None
     assert many.parts["sampling"] > 16 * few.parts["sampling"]
     assert many.parts["weights"] == few.parts["weights"]
+
+
+def test_sampling_on_a_cpu_has_the_linear_layers_a_second_time(chat_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from selftrain.sampling.packed import MAX_WEIGHTS, MIN_SIDE, _layers
+
+    recipe = model_recipe(tmp_path, chat_model)
+    found = estimate(recipe, "model.device=cpu", "model.dtype=float32", runs_dir=tmp_path).memory
+    assert found is not None
+    layers = _layers(AutoModelForCausalLM.from_pretrained(chat_model, dtype="float32"))
+    assert found.parts["their copies"] == 4 * sum(one.weight.numel() for one in layers) > 0
+    assert found.peak == sum(found.parts[name] for name in ("process", "weights", "their copies", found.at))
+    half = estimate(recipe, "model.device=cpu", "model.dtype=bfloat16", runs_dir=tmp_path).memory
+    assert half is not None
+    assert half.parts["their copies"] == 0
+    assert (in_memory.PACKED_WEIGHTS, in_memory.PACKED_SIDE) == (MAX_WEIGHTS, MIN_SIDE)
+
+
+def test_stop_tokens_that_the_model_does_not_have_are_noted(chat_model: Path, tmp_path: Path) -> None:
+    recipe = model_recipe(tmp_path, chat_model)
+    notes = " ".join(estimate(recipe, "sample.stop_token_ids=[3, 999999]", runs_dir=tmp_path).notes())
+    assert "sample.stop_token_ids names 999999, and the model's tokens are 0 to " in notes
+    assert not list(estimate(recipe, "sample.stop_token_ids=[3]", runs_dir=tmp_path).notes())
 
 
 def test_answers_over_the_context_and_examples_over_max_length_are_noted(chat_model: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ FLOORS = {
     0: {"errors", "records", "config", "parsing"},
     1: {
         "store",
+        "intact",
         "compose",
         "plugins",
         "world",

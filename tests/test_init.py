@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -427,11 +428,207 @@ def test_a_mistake_is_one_clear_error(tmp_path: Path, mistake: str) -> None:
     assert said in str(error.value)
 
 
-def test_conversations_that_are_answered_already_are_refused(tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
-    rows = [{"messages": turns, "reference": str(n)} for n in range(20)]
-    with pytest.raises(DataError, match="ends with the assistant's turn"):
+def answered(number: int, said: str) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": f"After {number}?"}, {"role": "assistant", "content": said}],
+    }
+
+
+def test_the_last_turn_of_the_assistant_is_the_reference_and_is_not_asked(tmp_path: Path) -> None:
+    short = data(tmp_path, [answered(n, f"No {n + 1}") for n in COUNT])
+    config, prompts, said = made(tmp_path / "mine", data=str(short))
+    assert scorer_of(config).name == "normalised"
+    one = prompts.train.prompts[0]
+    assert [message.role for message in one.messages or ()] == ["system", "user"]
+    assert one.reference == one.completion
+    assert str(one.reference) not in json.dumps([message.content for message in one.messages or ()])
+    assert any(
+        "the assistant's last turn in messages, which is not part of what is asked" in line for line in said.said
+    )
+    long = data(tmp_path, [answered(n, f"It comes after {n}, as everyone knows. " * 4) for n in COUNT], "long.jsonl")
+    config, _, _ = made(tmp_path / "long", data=str(long))
+    assert scorer_of(config).name == "verify.py:judge"
+    none, prompts, _ = made(tmp_path / "none", data=str(short), reference_column="none", scorer="function")
+    assert none.prompts.train.columns.reference is None
+    assert prompts.train.prompts[0].reference is None
+
+
+def test_conversations_of_which_some_are_answered_are_refused(tmp_path: Path) -> None:
+    rows = [answered(n, "No") for n in COUNT]
+    rows[3] = {"messages": rows[3]["messages"][:1]}
+    with pytest.raises(DataError, match=r"some conversations end with the assistant's turn"):
         made(tmp_path / "mine", data=str(data(tmp_path, rows)))
+
+
+OPTIONS: dict[str, tuple[list[str], object, str]] = {
+    "letters": (["A", "B", "C", "D"], "B", "B. b3"),
+    "small letters": (["a", "b", "c"], "c", "C. c3"),
+    "option_a": (["option_a", "option_b", "option_c"], 2, "C. c3"),
+    "choice1": (["choice1", "choice2"], "2", "2. b3"),
+    "text": (["Option A", "Option B"], "b{n}", "B. b3"),
+}
+
+
+@pytest.mark.parametrize("fmt", ["chat", "text"])
+@pytest.mark.parametrize("shape", OPTIONS)
+def test_options_in_columns_of_their_own_are_shown_and_compared(tmp_path: Path, shape: str, fmt: str) -> None:
+    names, answer, shown = OPTIONS[shape]
+    right = answer.format(n="{n}") if isinstance(answer, str) else answer
+    rows = [
+        {
+            "stem": f"Which is {n}?",
+            "answerKey": right.replace("{n}", str(n)) if isinstance(right, str) else right,
+            **{name: f"{letter}{n}" for name, letter in zip(names, "abcd", strict=False)},
+        }
+        for n in COUNT
+    ]
+    config, prompts, _ = made(tmp_path / "mine", data=str(data(tmp_path, rows)), format=fmt)
+    scorer = scorer_of(config)
+    assert (scorer.name, scorer.params) == ("choice", {"choices": names})
+    texts = [asked_of(prompts, number) for number in range(len(prompts.train.prompts))]
+    assert any(shown in text for text in texts)
+    if fmt == "text":
+        assert config.prompts.few_shot[0].completion.strip() == shown[0]
+
+
+def test_columns_that_are_merely_called_by_letters_are_no_options(tmp_path: Path) -> None:
+    rows = [{"question": f"{n} + 1?", "answer": n + 1, "a": "x", "b": "y", "c": "z"} for n in COUNT]
+    assert scorer_of(made(tmp_path / "mine", data=str(data(tmp_path, rows)))[0]).name == "numeric"
+
+
+def test_a_list_of_labelled_texts_is_recognised(tmp_path: Path) -> None:
+    rows = [
+        {"stem": f"Which {n}?", "answerKey": "B", "choices": [{"label": one, "text": f"{one}{n}"} for one in "AB"]}
+        for n in COUNT
+    ]
+    config, prompts, _ = made(tmp_path / "mine", data=str(data(tmp_path, rows)))
+    assert scorer_of(config).params == {"choices": "choices"}
+    assert "A. A9\nB. B9" in " ".join(asked_of(prompts, number) for number in range(10))
+
+
+@pytest.mark.parametrize("value", [{"a": 1, "b": [2]}, [{"a": 1}]])
+def test_references_that_are_objects_are_compared_as_json(tmp_path: Path, value: object) -> None:
+    rows = [{"prompt": f"Give {n}", "target": value} for n in COUNT]
+    config, prompts, _ = made(tmp_path / "mine", data=str(data(tmp_path, rows)))
+    assert scorer_of(config).name == "json_schema"
+    assert json.loads(str(prompts.train.prompts[0].reference)) == value
+
+
+def split_folder(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for start, name in enumerate(names):
+        rows = [{"question": f"After {n}?", "answer": str(n + 1)} for n in range(40 * start, 40 * start + 40)]
+        data(folder, rows, f"{name}.jsonl")
+    (folder / "recipe.yaml").write_text("name: another")
+    return folder
+
+
+def test_the_splits_of_a_folder_are_the_sets(tmp_path: Path) -> None:
+    source = split_folder(tmp_path / "rows", "train", "test", "dev")
+    config, prompts, said = made(tmp_path / "mine", data=str(source))
+    sets = config.prompts
+    assert sets.validate_ is not None
+    assert sets.test is not None
+    assert (sets.train.split, sets.validate_.split, sets.test.split) == ("train", "validation", "test")
+    assert [len(one.prompts) for one in (prompts.train, *prompts.held_out().values())] == [40, 40, 40]
+    lines = "\n".join(said.said)
+    assert "test: split=test of the data" in lines
+    assert "files of test: test.jsonl" in lines
+
+
+def test_a_folder_of_other_things_is_an_error_that_names_what_was_read(tmp_path: Path) -> None:
+    data(tmp_path, [{"question": "x", "answer": "1"}], "one.jsonl")
+    data(tmp_path, [{"cities": {"a": 1}}], "two.jsonl")
+    with pytest.raises(DataError, match=r"of that folder were taken: one.jsonl, two.jsonl; name one of them"):
+        made(tmp_path / "mine", data=str(tmp_path))
+
+
+def test_without_a_split_to_validate_it_comes_from_the_training_rows(tmp_path: Path) -> None:
+    source = split_folder(tmp_path / "rows", "train", "test")
+    config, prompts, said = made(tmp_path / "mine", data=str(source))
+    assert config.prompts.validate_ is not None
+    assert (config.prompts.validate_.split, len(prompts.train.prompts)) == ("train", 36)
+    none, _, said = made(tmp_path / "none", data=str(source), holdout=0)
+    assert (none.prompts.validate_, none.prompts.test) == (None, None)
+    assert any("not used: split=test of the data" in line for line in said.said)
+
+
+def model_folder(folder: Path, settings: str = "{}") -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text(settings)
+    return str(folder)
+
+
+def test_a_model_without_a_chat_template_is_for_text(tmp_path: Path) -> None:
+    source = str(data(tmp_path, QUESTIONS))
+    base = model_folder(tmp_path / "base")
+    with pytest.raises(ConfigError, match="has no chat template, as base models have none; give --format text"):
+        made(tmp_path / "mine", data=source, model=base)
+    assert not (tmp_path / "mine").exists()
+    made(tmp_path / "mine", data=source, model=base, format="text")
+    made(tmp_path / "chat", data=source, model=model_folder(tmp_path / "tuned", '{"chat_template": "x"}'))
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown column in a template": ({"template": "{nope}"}, "row 1 of the data has no column 'nope' (--template"),
+    "a template that is none": ({"template": "{question"}, "--template '{question' does not fit row 1"),
+    "a template without columns": ({"template": "Answer:"}, "--template 'Answer:' names no column"),
+    "no references for a rule": ({"reference_column": "none", "scorer": "numeric"}, "--scorer numeric compares with"),
+    "choices without letters": ({"scorer": "choice"}, "--scorer choice: row 1 of the data: the reference '1' is no"),
+    "no such split": ({"data": "rows", "validate": "split=nowhere"}, "--validate: "),
+    "a split of a file": ({"validate": "split=test"}, "split is for a hub data set or folder"),
+    "a model that is not there": ({"model": "./nofolder"}, "--model './nofolder': there is no such file or folder"),
+    "a file that is not there": ({"model": "model.gguf"}, "--model 'model.gguf': there is no such file or folder"),
+    "an object as prompt": ({"prompt_column": "extra"}, "--prompt-column 'extra': row 1 of the data holds no text"),
+}
+
+
+@pytest.mark.parametrize("fmt", ["chat", "text"])
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path: Path, mistake: str, fmt: str) -> None:
+    wishes, said = REFUSED[mistake]
+    rows = [{**row, "extra": {"a": 1}} for row in QUESTIONS]
+    flags = {"data": str(data(tmp_path, rows)), "format": fmt, **wishes}
+    if flags["data"] == "rows":
+        flags["data"] = str(split_folder(tmp_path / "rows", "train", "test"))
+    with pytest.raises(ConfigError) as error:
+        made(tmp_path / "mine", **flags)
+    assert said in str(error.value)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_column_of_images_cannot_be_asked(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [{"bytes": b"x", "path": None}] * 20
+    table = pa.table({"image": images, "answer": [str(n) for n in range(20)]})
+    pq.write_table(table, tmp_path / "rows.parquet")  # type: ignore[no-untyped-call]
+    with pytest.raises(ConfigError, match="--prompt-column 'image' holds images or sound; only text"):
+        made(tmp_path / "mine", data=str(tmp_path / "rows.parquet"), prompt_column="image")
+
+
+@pytest.mark.parametrize("key", [KeyboardInterrupt, EOFError])
+def test_leaving_a_question_is_one_line(key: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Left(io.StringIO):
+        def read(self, size: int | None = -1) -> str:
+            raise key
+
+        def readline(self, size: int | None = -1) -> str:  # type: ignore[override]
+            raise key
+
+    monkeypatch.setattr("sys.stdin", Left())
+    with pytest.raises(ConfigError, match="stopped at a question; nothing was written") as error:
+        beginning.Asker(is_there=True).ask("Model", "m")
+    assert error.value.exit_code == 2
+
+
+def test_long_answers_are_trained_on_a_few_at_a_time(tmp_path: Path) -> None:
+    long, _, _ = made(tmp_path / "long", data=str(data(tmp_path, ROWS["gsm8k"])))
+    assert (long.sample.max_new_tokens > 128, long.train.micro_batch_size) == (True, 4)
+    short, _, _ = made(tmp_path / "short", data=str(data(tmp_path, ROWS["short"])))
+    assert (short.sample.max_new_tokens > 128, short.train.micro_batch_size) == (False, None)
 
 
 def test_references_that_no_scorer_can_use_are_found_at_once(tmp_path: Path) -> None:

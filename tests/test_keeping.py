@@ -249,7 +249,8 @@ def test_a_lost_adapter_is_not_taken_for_a_removed_one(pruned: Path, tmp_path: P
     shutil.rmtree(run.path / "arms/main/rounds/002/adapter/improve-00")
     with pytest.raises(DataError, match="is missing; restore it from a backup"):
         run.verified(stayed)
-    run_here(recipe, KEEP, runs_dir=tmp_path)
+    with pytest.raises(DataError, match="is missing; restore it from a backup"):
+        run_here(recipe, KEEP, runs_dir=tmp_path)
     assert not is_pruned(run.path / "arms/main/rounds/002/adapter/improve-00")
 
 

@@ -173,3 +173,10 @@ def test_a_prompt_longer_than_the_context_is_named(folder: Path) -> None:
     assert done.returncode == 65, done.stderr
     assert "tokens, and the model's context is 16" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_is_not_there_is_refused_by_plan_with_the_places_looked_at(tmp_path: Path) -> None:
+    recipe = model_recipe(tmp_path / "recipe", tmp_path)
+    refused = selftrain("plan", recipe, "model.path=./no/model")
+    assert refused.returncode == 2
+    assert str(tmp_path / "recipe" / "no" / "model") in refused.stderr

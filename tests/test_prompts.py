@@ -121,7 +121,7 @@ def test_which_prompts_a_round_uses_does_not_depend_on_the_order_of_the_file(tmp
     ("content", "knobs", "said"),
     [
         ("", {}, "it is empty"),
-        ("{}\n", {}, "has no column 'reference'"),
+        ("{}\n", {}, "has no column 'prompt'"),
         ('{"reference": 1, "question": "x"}\n', {}, "has no column 'prompt'.*it has: reference, question"),
         ('{"reference": 1}\n', {"template": "{question}"}, "has no column 'question'"),
         ("not json\n", {}, "line 1 is not JSON"),
@@ -130,7 +130,13 @@ def test_which_prompts_a_round_uses_does_not_depend_on_the_order_of_the_file(tmp
         ('{"prompts": "x", "reference": 1}\n', {}, "it has: prompts, reference; did you mean 'prompts'"),
         ('{"messages": "x", "reference": 1}\n', {}, "must be a list of"),
         ('{"messages": [{"role": "user", "content": [{"type": "image"}]}], "reference": 1}\n', {}, "images are not"),
-        ('{"messages": [{"role": "assistant", "content": "x"}], "reference": 1}\n', {}, "the last message is"),
+        (
+            '{"messages": [{"role": "assistant", "content": "x"}], "reference": 1}\n',
+            {},
+            "messages holds the assistant's turn alone",
+        ),
+        ('{"prompt": "x", "reference": 1, "reference": 2}\n', {}, "a.jsonl, line 1 names 'reference' twice in one"),
+        ('{"prompt": "x", "reference": 1, "b": [{"c": 1, "c": 1}]}\n', {}, "line 1 names 'c' twice in one object"),
         ('{"prompt": "\\ud800", "reference": 1}\n', {}, "not plain JSON text"),
         ('{"prompt": "x", "reference": NaN}\n', {}, "the reference must be text or a number, not float: nan"),
         ('{"prompt": 1e999, "reference": 1}\n', {}, "the prompt must be text or a number"),

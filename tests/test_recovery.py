@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from worlds import model_recipe, receipt_of, results_of, run_here, scripted_recipe, selftrain
 
-from selftrain.errors import ConfigError, PhaseError
+from selftrain import fingerprints
+from selftrain.errors import ConfigError, DataError, PhaseError
+from selftrain.intact import require_intact
+from selftrain.records import Receipt
 from selftrain.store import RunDirectory
 
 NEEDS_A_PACKAGE = (
@@ -46,8 +52,73 @@ def test_a_module_beside_the_verifier_is_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "recipe/grading.py").write_text("def equal(a, b):\n    return a == b\n")
     run_here(recipe, runs_dir=tmp_path)
     (tmp_path / "recipe/grading.py").write_text("def equal(a, b):\n    return True\n")
-    with pytest.raises(ConfigError, match=r"already committed.*\n.*sources\.judge\.py:judge"):
+    with pytest.raises(ConfigError, match=r"already committed.*\n  the source of judge\.py:judge changed\n"):
         run_here(recipe, runs_dir=tmp_path)
+
+
+def test_a_refusal_says_in_words_what_rows_changed_and_by_which_recipe_the_run_was_made(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1)
+    run_here(recipe, runs_dir=tmp_path)
+    (tmp_path / "recipe/train.jsonl").write_text('{"prompt": "what comes after 7?", "reference": "8"}\n')
+    with pytest.raises(ConfigError) as refused:
+        run_here(recipe, runs_dir=tmp_path)
+    assert "\n  the rows of prompts.train changed\n" in str(refused.value)
+    assert f"(the run was made by {recipe.resolve()})" in str(refused.value)
+    other = fingerprints.refusal("key", [], tmp_path / "tiny", Path("/other.yaml"))
+    assert f"another recipe, {recipe.resolve()}, and this is /other.yaml" in str(other)
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (f"prompts.test: '(absent)' -> '{'a' * 64}'", "the rows of prompts.test: not there when it was made, and"),
+        (f"scoring.sources.v.py:judge: '{'b' * 64}' -> '{'a' * 64}'", "the source of v.py:judge changed"),
+        (f"engine_source: '{'b' * 64}' -> None", "the source of the engine's function (sample.params): there when"),
+        (f"model: '{'b' * 64}' -> '{'a' * 64}'", "the model's files changed"),
+        (f"something: '{'b' * 64}' -> '{'a' * 64}'", "something changed"),
+        ("runs_on: 'cpu torch.float32' -> 'cuda torch.bfloat16'", "runs_on: 'cpu torch.float32' -> 'cuda"),
+        ("sample.temperature: 0.5 -> None", "sample.temperature: 0.5 -> None"),
+    ],
+)
+def test_digests_are_said_in_words(difference: str, words: str) -> None:
+    assert fingerprints.in_words(difference).startswith(words)
+
+
+@pytest.mark.parametrize("damage", ["folder gone", "cut short", "empty", "adapter gone", "steps cut"])
+def test_a_run_does_not_go_on_without_what_is_committed_and_does_so_once_the_phase_is_done_again(
+    tmp_path: Path, damage: str
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[])
+    run = run_here(recipe, "rounds=1", runs_dir=tmp_path)
+    folder = run / "arms/main/rounds/001"
+    kept = results_of(run)
+    blocks = folder / "candidates"
+    if damage == "folder gone":
+        shutil.rmtree(blocks)
+    elif damage == "adapter gone":
+        shutil.rmtree(folder / "adapter/improve-00")
+    else:
+        path = folder / "adapter/improve-00.steps.jsonl" if damage == "steps cut" else next(blocks.glob("**/*.parquet"))
+        path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"is (missing|damaged).*or delete .*/receipts/.*json to redo") as refused:
+        run_here(recipe, "rounds=2", runs_dir=tmp_path)
+    Path(str(refused.value).partition("or delete ")[2].removesuffix(" to redo that phase")).unlink()
+    run_here(recipe, "rounds=1", runs_dir=tmp_path)
+    files = {name: content for name, content in results_of(run).items() if isinstance(content, bytes)}
+    assert files == {name: content for name, content in kept.items() if isinstance(content, bytes)}
+
+
+def test_safetensors_files_are_known_to_be_whole_by_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "adapter.safetensors"
+    save_file({"a": np.zeros(5, dtype=np.float32), "b": np.zeros((2, 2), dtype=np.float32)}, path)
+    made = Receipt("k", "train", "main", 1, "", {}, "", 0, {path.name: ""}, {}, 0.0, {})
+    require_intact([made], tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="is damaged"):
+        require_intact([made], tmp_path)
+    path.write_bytes(b"\xff" * 20)
+    with pytest.raises(DataError, match="is damaged"):
+        require_intact([made], tmp_path)
 
 
 def test_min_survivors_can_be_lowered_where_it_stopped_the_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import threading
@@ -16,6 +17,7 @@ from worlds import run_here, scripted_recipe, selftrain
 from selftrain import outlook
 from selftrain.errors import ConfigError, DataError
 from selftrain.outlook import show_status, status_of
+from selftrain.reporting import showing as page
 from selftrain.showing import reason_kind, show_run
 from selftrain.store import RunDirectory
 
@@ -23,6 +25,11 @@ ARMS = ["random_selection", "gold"]
 # The model paints the terminal, and turns the direction of what follows.
 PAINTED = (
     "def answer(prompt, seed, policy_round):\n    return '\\x1b[31m' + prompt.reference + '\\u202e' * (seed % 2)\n"
+)
+LOGGING = (
+    "def judge(completions, reference, log_extra, **columns):\n"
+    "    log_extra('length', [len(one) for one in completions])\n"
+    "    return [float(one == right) for one, right in zip(completions, reference, strict=True)]\n"
 )
 
 
@@ -160,7 +167,9 @@ def test_a_round_that_has_not_selected_yet_shows_its_candidates(show: Any, run: 
     copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
     for arm in ("main", *ARMS):
         shutil.rmtree(copy / f"arms/{arm}/rounds/002/survivors")
+        (copy / f"arms/{arm}/rounds/002/receipts/select-improve-00.json").unlink()
     shutil.rmtree(copy / "arms/main/rounds/002/scores")
+    (copy / "arms/main/rounds/002/receipts/score-wave-00.json").unlink()
     data = show(path=copy, round_number=2, as_json=True)
     assert len(data["waiting"]) == 5
     assert not data["kept"]
@@ -169,6 +178,59 @@ def test_a_round_that_has_not_selected_yet_shows_its_candidates(show: Any, run: 
     assert data["waiting"][0]["value"] is None
     assert "waiting · round 2 · candidate 0 · no value" in show(path=copy, round_number=2)
     assert show(path=copy, prompt="after 3?", as_json=True)["prompt"] == "what comes after 3?"
+
+
+@pytest.mark.parametrize(
+    ("lost", "asked"),
+    [
+        ("candidates/wave-00/block-00000.parquet", {"round_number": 1}),
+        ("candidates/wave-00/block-00000.parquet", {"prompt": "after 3?"}),
+        ("scores/wave-00/block-00000.parquet", {"kept": True}),
+        ("survivors/improve-00/rejected.jsonl", {}),
+        ("survivors/improve-00/prompts.jsonl", {"prompt": "after 3?"}),
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False], ids=["cut short", "missing"])
+def test_a_committed_file_that_is_missing_or_damaged_is_named_and_nothing_is_shown_in_its_place(
+    show: Any, run: Path, tmp_path: Path, lost: str, asked: dict[str, Any], is_there: bool
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+    number = 2 if "kept" in asked else 1
+    path = copy / f"arms/main/rounds/00{number}/{lost}"
+    assert path.is_file()
+    path.write_bytes(path.read_bytes()[:-9]) if is_there else path.unlink()
+    with pytest.raises(DataError, match=f"{re.escape(lost)} is {'damaged' if is_there else 'missing'}"):
+        show(path=copy, **asked)
+
+
+def test_candidates_that_are_gone_with_their_folder_are_missing_not_replaced_by_survivors(
+    show: Any, run: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(copy / "arms/main/rounds/001/candidates")
+    with pytest.raises(DataError, match="is missing"):
+        show(path=copy, round_number=1)
+
+
+def test_what_reward_functions_logged_is_shown_with_the_candidate(tmp_path: Path, show: Any) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1, score={"scorers": ["logs.py:judge"]})
+    (tmp_path / "recipe/logs.py").write_text(LOGGING)
+    logged = run_here(recipe, runs_dir=tmp_path / "runs")
+    show()
+    data = show(path=logged, round_number=1, as_json=True)
+    assert all(one["extras"] == {"length": len(one["text"])} for one in data["kept"] + data["rejected"])
+    assert data["kept"]
+    assert "  logged length: " in show(path=logged, round_number=1)
+    assert "  logged length: " in show(path=logged, prompt="after 3?")
+
+
+def test_a_long_prompt_is_cut_before_a_whole_word() -> None:
+    text = "user: one two three " * 8
+    shown = page._end(text)
+    assert shown.startswith("... ")
+    assert len(shown) <= page.TEXT_SHOWN + 4
+    assert set(shown.removeprefix("... ").split()) == {"user:", "one", "two", "three"}
+    assert page._end("x" * 100) == f"... {'x' * page.TEXT_SHOWN}"
 
 
 def test_what_a_model_wrote_is_inert(tmp_path: Path, show: Any) -> None:
@@ -182,6 +244,33 @@ def test_what_a_model_wrote_is_inert(tmp_path: Path, show: Any) -> None:
 
 
 # Status
+
+
+@pytest.mark.parametrize("arms", [["random_selection", "gold"], ["random_selection_shared", "no_filter"]])
+def test_the_table_of_rounds_is_that_of_the_end_of_the_run(
+    tmp_path: Path, arms: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = {"late": {"select.max_per_prompt": [4, 1]}}
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[*arms, late], rounds=2, prompts={"validate": None})
+    done = run_here(recipe, runs_dir=tmp_path / "runs")
+    at_the_end = capsys.readouterr().out
+    show_status(done, as_json=False)
+    text = capsys.readouterr().out
+    table = text[text.index("round  ") : text.index("greedy pass@1")]
+    assert "random_selection" in table or "no_filter" in table
+    assert table in at_the_end
+
+
+def test_a_run_that_trained_on_nothing_marks_no_round_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1, prompts={"validate": None})
+    (tmp_path / "recipe/answers.py").write_text("def answer(prompt, seed, policy_round):\n    return 'none'\n")
+    done = run_here(recipe, runs_dir=tmp_path / "runs")
+    out = capsys.readouterr().out
+    assert "best round" not in out
+    assert "none: nothing was trained up to round 1, so that its policy is the base model" in " ".join(out.split())
+    assert not any(row.is_best for row in outlook.round_rows_of(done))
 
 
 def test_status_lists_what_people_ask_for_and_json_has_the_rest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

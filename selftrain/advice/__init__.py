@@ -1,6 +1,7 @@
 """Combinations of knobs that make no sense, one small function each, and what to say of them.
 
     note     what a note is; the rounds it is about
+    idle     on knobs that matter only in the company of others
     judging  on sampling, scoring and selection
     whole    on prompts, rounds and the rest
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from selftrain.advice import judging, whole
+from selftrain.advice import idle, judging, whole
 from selftrain.advice.note import Advice, Note
 from selftrain.config import Config, config_of_arm
 from selftrain.errors import ConfigError
@@ -29,12 +30,15 @@ TABLE: tuple[Advice, ...] = (
     judging.threshold_out_of_reach,
     judging.threshold_of_all,
     judging.never_correct,
+    judging.always_correct,
+    judging.only_cut,
     judging.lengths_apart,
     judging.stopped_and_dropped,
     judging.drawn_duplicates,
     judging.drawn_all,
     judging.old_data_on_old_weights,
     judging.lone_gate,
+    idle.idle_knobs,
     whole.chat_model_in_text,
     whole.idle_template_variables,
     whole.idle_seed_data,

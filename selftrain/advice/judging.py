@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from selftrain.advice.note import Note, are_equal, asked_at_first, rounds_of, where
-from selftrain.config import Config, at_round
+from selftrain.advice.note import Note, are_equal, asked_at_first, rounds_of, starts_of, where
+from selftrain.config import Config
 from selftrain.prompts import PromptSets
 
 # Reasoning of released thinking models takes hundreds of tokens also on easy questions.
@@ -142,6 +142,27 @@ def never_correct(config: Config, prompts: PromptSets) -> Note | None:
     )
 
 
+def always_correct(config: Config, prompts: PromptSets) -> Note | None:
+    """A bar for correctness that the lowest value reaches."""
+    bounds = _bounds(config)
+    if bounds is None or config.score.correct_at > bounds[0]:
+        return None
+    return Note(
+        f"score.correct_at is {config.score.correct_at:g}, and these scorers give no less than {bounds[0]:g}: every "
+        "answer would count as correct, wrong ones too; raise it"
+    )
+
+
+def only_cut(config: Config, prompts: PromptSets) -> Note | None:
+    """Survivors that never came to their end."""
+    if config.select.finish_reasons != ("length",):
+        return None
+    return Note(
+        "select.finish_reasons names length alone: only candidates that were cut survive, and those that came to their "
+        "end leave; add stop_token"
+    )
+
+
 def lengths_apart(config: Config, prompts: PromptSets) -> Note | None:
     """Limits on the length of survivors beyond the length of candidates."""
     shortest, longest = config.select.min_completion_tokens, config.select.max_completion_tokens
@@ -194,8 +215,7 @@ def old_data_on_old_weights(config: Config, prompts: PromptSets) -> Note | None:
     """Earlier rounds' survivors, from weights that were trained on them."""
     if config.select.buffer == "replace" or config.rounds == 1:
         return None
-    starts = [at_round(config.train, number)["init_from"] for number in range(2, config.rounds + 1)]
-    if "previous" not in starts:
+    if "previous" not in starts_of(config):
         return None
     return Note(
         f"select.buffer {config.select.buffer} with train.init_from previous trains again on what the weights were "

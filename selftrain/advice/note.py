@@ -22,17 +22,34 @@ class Note:
 Advice = Callable[[Config, PromptSets], Note | None]
 
 
+def distinct_rounds(config: Config) -> range:
+    """The first rounds, up to the last one whose knobs may differ from those before: all later ones have its knobs."""
+    sections = (config.prompts, config.sample, config.select, config.train)
+    schedules = (values for section in sections for _, values in section if isinstance(values, tuple))
+    return range(1, min(config.rounds, max(map(len, schedules), default=1) or 1) + 1)
+
+
 def rounds_of(config: Config, test: Callable[[dict[str, Any], dict[str, Any]], bool]) -> list[int]:
     """The rounds in which the test of the round's sample and select knobs is true."""
-    found = range(1, config.rounds + 1)
-    return [number for number in found if test(at_round(config.sample, number), at_round(config.select, number))]
+    looked_at = distinct_rounds(config)
+    found = [number for number in looked_at if test(at_round(config.sample, number), at_round(config.select, number))]
+    is_true_to_the_end = bool(found) and found[-1] == looked_at[-1]
+    return found + list(range(looked_at[-1] + 1, config.rounds + 1)) * is_true_to_the_end
 
 
 def where(config: Config, rounds: Sequence[int]) -> str:
-    """` in rounds 2, 3`; nothing where it is all of them."""
+    """` in rounds 2, 3` or ` in rounds 4 to 20`; nothing where it is all of them."""
     if len(rounds) == config.rounds:
         return ""
+    if len(rounds) > 3 and rounds[-1] - rounds[0] == len(rounds) - 1:
+        return f" in rounds {rounds[0]} to {rounds[-1]}"
     return f" in round{'s' * (len(rounds) > 1)} {', '.join(map(str, rounds))}"
+
+
+def starts_of(config: Config) -> set[str]:
+    """Every `train.init_from` after round 1."""
+    last = distinct_rounds(config)[-1]
+    return {at_round(config.train, number)["init_from"] for number in range(2, min(last + 1, config.rounds) + 1)}
 
 
 def are_equal(sample: dict[str, Any]) -> bool:

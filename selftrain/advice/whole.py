@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from selftrain.advice.note import Note
+from selftrain.advice.note import Note, distinct_rounds, starts_of
 from selftrain.config import Config, RoundNames, at_round, is_schedule
 from selftrain.prompts import PromptSets, shares, weights_of
 
@@ -32,7 +32,7 @@ def idle_template_variables(config: Config, prompts: PromptSets) -> Note | None:
 
 def idle_seed_data(config: Config, prompts: PromptSets) -> Note | None:
     """Demonstrations that nothing trains on."""
-    mixed = any(at_round(config.select, number)["mix_seed_data"] for number in range(1, config.rounds + 1))
+    mixed = any(at_round(config.select, number)["mix_seed_data"] for number in distinct_rounds(config))
     if prompts.seed_data is None or mixed or any(arm.name == "seed_only" for arm in config.arms):
         return None
     own = [arm for arm in config.arms if "select.mix_seed_data" in arm.overrides]
@@ -51,7 +51,7 @@ def idle_retention_scorers(config: Config, prompts: PromptSets) -> Note | None:
 
 def more_than_there_is(config: Config, prompts: PromptSets) -> Note | None:
     """More prompts a round than there are; in a mix, of a task, or none of it."""
-    found = [at_round(config.prompts, number)["per_round"] for number in range(1, config.rounds + 1)]
+    found = [at_round(config.prompts, number)["per_round"] for number in distinct_rounds(config)]
     wanted, there = max((one for one in found if one != "all"), default=0), len(prompts.train.prompts)
     weights = weights_of(config.prompts)
     if not wanted:
@@ -97,7 +97,7 @@ def rounds_out_of_reach(config: Config, prompts: PromptSets) -> Note | None:
 
 def best_of_nothing(config: Config, prompts: PromptSets) -> Note | None:
     """A start from the best round, where there is only the first."""
-    starts = [at_round(config.train, number)["init_from"] for number in range(2, config.rounds + 1)]
+    starts = starts_of(config)
     if "best" in starts or at_round(config.train, 1)["init_from"] != "best":
         return None
     return Note(

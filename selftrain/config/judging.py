@@ -76,14 +76,14 @@ class ScorerConfig(Section):
     `file.py:function`."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the scorer."""
-    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0)
     """Share in the candidate's value, which is the weighted mean over scorers. 0: only looked at, or only a gate."""
     extract: Annotated[ExtractConfig, BeforeValidator(as_extract)] = ExtractConfig()
     """What of the text is judged: `boxed`, `last_line`, {after: "####"}, {tag: answer}. A text without it is wrong.
     With `whole`, `math` looks for the one final answer itself, and `json_schema` for the JSON value."""
     gate: bool = False
     """A candidate that this scorer does not find right (value under 1) has value 0, and no later scorer is asked."""
-    cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    cost: float | None = Field(default=None, ge=0)
     """Cheaper scorers are asked first. Null: 1 for a built-in rule, 10 for one that runs in a process of its own."""
     tasks: tuple[str, ...] = ()
     """Of a `mix`: judges only these. Empty: all."""
@@ -99,9 +99,9 @@ class ScoreConfig(Section):
 
     scorers: tuple[Annotated[ScorerConfig, BeforeValidator(as_scorer)], ...] = Field(min_length=1)
     """One or more; a candidate's value is their weighted mean."""
-    correct_at: float = Field(default=1.0, allow_inf_nan=False)
+    correct_at: float = 1.0
     """A candidate is correct when its value is at least this."""
-    timeout_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    timeout_seconds: float = Field(default=10.0, gt=0)
     """Per candidate, for scorers in a process of their own; over it the candidate is unscored. A function with TRL's
     signature has that long for each candidate of its group, all together."""
     max_unscored_rate: float = Field(default=0.05, ge=0, le=1, json_schema_extra=GUARD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -18,9 +19,11 @@ def is_schedule(section: BaseModel | type[BaseModel], name: str) -> bool:
 
 
 class Section(BaseModel):
-    """A frozen group of knobs that refuses unknown keys."""
+    """A frozen group of knobs that refuses unknown keys, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @model_validator(mode="after")
     def _schedules_are_not_empty(self) -> Section:
@@ -28,6 +31,23 @@ class Section(BaseModel):
             if getattr(self, name) == () and is_schedule(type(self), name):
                 raise ValueError(f"{name} is an empty list; give one value, or one per round")
         return self
+
+    @model_validator(mode="after")
+    def _tables_are_finite(self) -> Section:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            # JSON has no such numbers: written out, they would become null.
+            if isinstance(value, dict) and (found := _not_finite(value, name)):
+                raise ValueError(f"{found}; give a finite number")
+        return self
+
+
+def _not_finite(value: Any, where: str) -> str | None:
+    """The place and value of the first number in plain data that is infinite or none, in words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{where} is {value}"
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return next((found for name, part in parts if (found := _not_finite(part, f"{where}.{name}"))), None)
 
 
 def at_round(section: Section, round_number: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 from selftrain import controls
@@ -26,6 +27,19 @@ class Amounts:
     written: Lengths | None
     measured: Measured | None
 
+    @cached_property
+    def _arms(self) -> dict[str, Arm]:
+        return {arm.name: arm for arm in arms_of(self.config)}
+
+    @cached_property
+    def _examples(self) -> dict[tuple[str, int], float]:
+        """What was counted already, by arm and round."""
+        return {}
+
+    @cached_property
+    def _selecting(self) -> dict[tuple[str, int], SelectConfig]:
+        return {}
+
     @property
     def is_bound(self) -> bool:
         """Whether answers are taken to be as long as they may get."""
@@ -38,7 +52,7 @@ class Amounts:
             cut = self.measured.truncated()
             limit = max(_values(self.config.sample.max_new_tokens))
             more = (
-                f"; {cut:.0%} of them were cut at {self.measured.limit}"
+                f"; {cut:.0%} of them were cut at {self.measured.limit}, and are taken to be as long as they may get"
                 if cut > 0.01 < limit - self.measured.limit
                 else ""
             )
@@ -49,7 +63,11 @@ class Amounts:
 
     def answer_tokens(self, asking: Asking) -> float:
         """Mean tokens of an answer."""
-        found = self.measured.completion_tokens(asking.arm, asking.round) if self.measured is not None else None
+        found, limit = None, asking.max_new_tokens
+        if self.measured is not None and asking.kind == "greedy":
+            found = self.measured.evaluated_tokens(asking.set_name, asking.round, limit)
+        if self.measured is not None and found is None:
+            found = self.measured.completion_tokens(asking.arm, asking.round, limit)
         if found is None:
             found = self.written.mean if self.written is not None else float(asking.max_new_tokens)
         return min(found, float(asking.max_new_tokens))
@@ -67,8 +85,14 @@ class Amounts:
 
         A control trains on as many as main, demonstrations included.
         """
-        arm = next(arm for arm in arms_of(self.config) if arm.name == choosing.arm)
-        knobs = _knobs_of(arm, choosing.round)
+        key = choosing.arm, choosing.round
+        if key not in self._examples:
+            self._examples[key] = self._counted_examples(choosing)
+        return self._examples[key]
+
+    def _counted_examples(self, choosing: Choosing) -> float:
+        arm = self._arms[choosing.arm]
+        knobs = self._knobs(arm, choosing.round)
         rounds = buffers.rounds_in_reach(knobs, choosing.round)
         survivors = sum(self._kept(arm, number, choosing) for number in rounds)
         each = choosing.candidates / max(1, choosing.prompts)
@@ -84,11 +108,19 @@ class Amounts:
         return self.measured is None or self.measured.kept("main", 1) is None
 
     def _kept(self, arm: Arm, number: int, choosing: Choosing) -> float:
-        knobs = _knobs_of(arm, number)
+        knobs = self._knobs(arm, number)
         most = most_kept(knobs, choosing.prompts, choosing.candidates)
         name = arm.name if arm.control is None else "main"
         rate = self.measured.kept(name, number) if self.measured is not None else None
         return min(most, rate * choosing.candidates) if rate is not None else most
+
+    def _knobs(self, arm: Arm, number: int) -> SelectConfig:
+        """How the arm selects in that round, looked up once: buffers reach over many rounds."""
+        key = arm.name, number
+        if key not in self._selecting:
+            knobs = resolved(arm.config.select, number)
+            self._selecting[key] = controls.unfiltered(knobs) if arm.control == "no_filter" else knobs
+        return self._selecting[key]
 
     def trained_tokens(self, choosing: Choosing) -> float:
         """Tokens that training reads, over all its steps, prompts included."""
@@ -107,14 +139,14 @@ class Amounts:
     def example_tokens(self, choosing: Choosing) -> float:
         """Mean tokens of a training example, prompt and completion."""
         limit = one(resolved(self.config.sample, choosing.round).max_new_tokens)
-        found = self.measured.completion_tokens(choosing.arm, choosing.round) if self.measured is not None else None
+        before, arm = self.measured, choosing.arm
+        found = before.completion_tokens(arm, choosing.round, limit) if before is not None else None
         mean = found if found is not None else self.written.mean if self.written is not None else limit
         return self.prompts["train"].mean + min(mean, limit)
 
     def train_knobs(self, choosing: Choosing) -> TrainConfig:
         """How the round trains."""
-        arm = next(arm for arm in arms_of(self.config) if arm.name == choosing.arm)
-        return resolved(arm.config.train, choosing.round)
+        return resolved(self._arms[choosing.arm].config.train, choosing.round)
 
 
 def most_kept(knobs: SelectConfig, prompts: int, candidates: int) -> float:
@@ -136,11 +168,6 @@ def _leading(config: Config, choosing: Choosing) -> Choosing:
     """The training that sets the number of updates: of a control, main's of that round."""
     controls_named = {one.name for one in config.arms if one.is_control}
     return replace(choosing, arm="main") if choosing.arm in controls_named else choosing
-
-
-def _knobs_of(arm: Arm, number: int) -> SelectConfig:
-    knobs = resolved(arm.config.select, number)
-    return controls.unfiltered(knobs) if arm.control == "no_filter" else knobs
 
 
 def lengths_by_set(counter: Counter, prompts: PromptSets, work: Work) -> dict[str, Lengths]:

@@ -46,6 +46,8 @@ class Counter:
     config: ModelConfig
     folder: Path | None
     tokenizer: Any
+    is_scripted: bool = False
+    """Whether no model is loaded at all: then tokens are bytes (sampling/scripted.py)."""
 
     def prompts(self, prompts: Sequence[Prompt]) -> Lengths:
         """Of prompts as they are asked; at least one must be given."""
@@ -62,6 +64,8 @@ class Counter:
         return Lengths(fmean(counts), max(counts), self._how(None))
 
     def _how(self, prompt: Prompt | None) -> str:
+        if self.is_scripted:
+            return "in bytes, which a scripted engine takes for tokens"
         if self.tokenizer is None:
             return f"a guess: characters / {CHARACTERS_PER_TOKEN}; the model's tokenizer is not on this machine yet"
         if prompt is not None and prompt.messages is not None and self._rendered(prompt) is None:
@@ -78,6 +82,8 @@ class Counter:
         return texts + TOKENS_PER_MESSAGE * (len(prompt.messages) + 1)
 
     def _of_text(self, text: str) -> int:
+        if self.is_scripted:
+            return len(text.encode("utf-8", "surrogatepass"))
         if self.tokenizer is None:
             return round(len(text) / CHARACTERS_PER_TOKEN)
         return len(self.tokenizer.encode(text).ids)

@@ -24,11 +24,33 @@ class Measured:
     config: Mapping[str, Any]
     receipts: Sequence[Receipt]
 
-    def completion_tokens(self, arm: str, round_number: int) -> float | None:
-        """Mean length of a sampled candidate: of that arm and round, or of the nearest that was measured."""
+    def completion_tokens(self, arm: str, round_number: int, limit: int) -> float | None:
+        """Mean length of a sampled candidate, at most `limit`: of that arm and round, or of the nearest measured one.
+
+        What was cut at a lower limit then is taken to be as long as it may get.
+        """
         of_sampling = [one for one in self.receipts if one.phase == "sample"]
         near = sorted(of_sampling, key=lambda one: (one.arm != arm, one.arm != "main", abs(one.round - round_number)))
-        return near[0].metrics.get("sample/completion_tokens_mean") if near else None
+        mean = near[0].metrics.get("sample/completion_tokens_mean") if near else None
+        if mean is None:
+            return None
+        cut, then = near[0].metrics.get("sample/truncated_rate", 0.0), self._limit_at(near[0].round)
+        return min(float(limit), mean + (cut * (limit - then) if limit > then else 0.0))
+
+    def evaluated_tokens(self, set_name: str, round_number: int, limit: int) -> float | None:
+        """The same of greedy answers to a set of prompts; None where the run did not measure it."""
+        name = f"evaluate/{set_name}/completion_tokens_mean"
+        found = [one for one in self.receipts if one.arm == "main" and name in one.metrics]
+        near = min(found, key=lambda one: abs(one.round - round_number), default=None)
+        if near is None:
+            return None
+        cut = near.metrics.get(f"evaluate/{set_name}/truncated_rate", 0.0)
+        then = int(self.config.get("evaluate", {}).get("max_new_tokens") or self._limit_at(1))
+        return min(float(limit), near.metrics[name] + (cut * (limit - then) if limit > then else 0.0))
+
+    def _limit_at(self, round_number: int) -> int:
+        limits = self.config.get("sample", {}).get("max_new_tokens", 0)
+        return int(limits[min(round_number, len(limits)) - 1]) if isinstance(limits, list) else int(limits)
 
     @property
     def limit(self) -> int:
@@ -66,7 +88,8 @@ class Measured:
 
 
 def last_run(config: Config, recipe: Path, train_digest: str, runs_dir: Path) -> Measured | None:
-    """The latest run in `runs_dir` of the same recipe file and model; else of the same model and training prompts.
+    """The latest run in `runs_dir` of the same recipe file, else of the same training prompts; in either case of the
+    same model, engine and trainer, as what a scripted one takes says nothing of a real one.
 
     Only runs that have sampled at least one round count. What cannot be read is passed over.
     """
@@ -74,7 +97,7 @@ def last_run(config: Config, recipe: Path, train_digest: str, runs_dir: Path) ->
     matches: list[tuple[bool, Path, Mapping[str, Any]]] = []
     for path in found:
         recorded = _read(path)
-        if recorded is None or recorded["config"]["model"]["path"] != config.model.path:
+        if recorded is None or _programs(recorded["config"]) != _programs(config.model_dump(mode="json")):
             continue
         of_recipe = recorded.get("recipe") == str(recipe)
         if of_recipe or recorded.get("prompts", {}).get("train", {}).get("digest") == train_digest:
@@ -87,6 +110,12 @@ def last_run(config: Config, recipe: Path, train_digest: str, runs_dir: Path) ->
         if any(one.phase == "sample" for one in receipts):
             return Measured(run, old, receipts)
     return None
+
+
+def _programs(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What answers and what learns: what lengths and rates go by."""
+    sections = ("model", "path"), ("sample", "engine"), ("train", "trainer")
+    return tuple(config.get(section, {}).get(knob) for section, knob in sections)
 
 
 def _changed(path: Path) -> float:

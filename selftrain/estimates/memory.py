@@ -1,7 +1,8 @@
 """Bytes that one process of a run takes, against what is there.
 
-The parts stand side by side: the process, the weights, and the larger of what sampling, reading and training take
-beside them. Constants were measured on a CPU with torch 2.13 and transformers 5.23; on a GPU they are taken over.
+The parts stand side by side: the process, the weights, their copies, and the larger of what sampling, reading and
+training take beside them. Constants were measured on a CPU with torch 2.13 and transformers 5.23; on a GPU they are
+taken over.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from selftrain.config import Config, one, resolved
@@ -31,6 +33,8 @@ KEPT_WIDE, KEPT_INNER = 22.0, 5.6
 # Logits and their gradients in training, measured; and numbers of a token that a forward pass alone holds.
 TRAINED_LOGITS, PASSING_WIDE, PASSING_INNER = 5.2, 6.0, 3.0
 ADAPTER_BYTES = 16  # float32 weight, gradient and two moments of Adam
+# The copies that sampling multiplies with on a CPU (sampling/packed.py): of how many weights at most, of which layers.
+PACKED_WEIGHTS, PACKED_SIDE = 1 << 30, 64
 READ_LOGITS = 1 << 28  # models/likelihood.py reads as many at once
 
 
@@ -56,8 +60,20 @@ def memory(config: Config, work: Work, amounts: Amounts, model: SavedModel, devi
     }
     at = max(phases, key=lambda name: phases[name])
     process = float(PROCESS if device == "cpu" else CUDA_CONTEXT)
-    parts = {"process": process, "weights": weights, **phases}
-    return Memory(parts, process + weights + phases[at], at, device, there)
+    copies = float(size * packed_weights(config, model, device))
+    parts = {"process": process, "weights": weights, "their copies": copies, **phases}
+    return Memory(parts, process + weights + copies + phases[at], at, device, there)
+
+
+def packed_weights(config: Config, model: SavedModel, device: str) -> int:
+    """How many weights sampling has a second time, in the layout of the CPU's own multiplication, from the first round
+    to the end of the run: those of the linear layers, the one that gives the logits among them."""
+    is_plain = device == "cpu" and bytes_per_number(config, model, device) == DTYPES["float32"]
+    if not is_plain or config.model.quantization is not None or config.sample.engine != "transformers":
+        return 0
+    sides = [*model.linear.values(), (model.vocabulary, model.hidden)]
+    number = sum(prod(shape) for shape in sides if min(shape) >= PACKED_SIDE)
+    return number if number <= PACKED_WEIGHTS else 0
 
 
 def bytes_per_number(config: Config, model: SavedModel, device: str) -> int:

@@ -17,7 +17,7 @@ from selftrain.estimates import disk as on_disk
 from selftrain.estimates import duration as in_time
 from selftrain.estimates import memory as in_memory
 from selftrain.estimates.amounts import Amounts, lengths_by_set
-from selftrain.estimates.lengths import counter
+from selftrain.estimates.lengths import Counter, counter
 from selftrain.estimates.measured import last_run
 from selftrain.estimates.memory import Memory
 from selftrain.estimates.saved import SavedModel, find
@@ -26,6 +26,8 @@ from selftrain.prompts import PromptSets
 from selftrain.reporting.figures import duration, size
 
 Row = tuple[str, str, str]
+# Each round's prompts are drawn anew, and an arm may go its own way in any of them: more rounds are not counted out.
+COUNTED_ROUNDS = 200
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Estimate:
     seconds: dict[str, float | None]
     memory: Memory | None
     has_model: bool
+    rounds: int = 0
+    """Of the recipe; of more than `COUNTED_ROUNDS`, only so many are in the figures."""
 
     @property
     def sampled_tokens(self) -> float:
@@ -69,7 +73,7 @@ class Estimate:
         return fsum(known) if known and len(known) == len(self.seconds) else None
 
     def notes(self) -> Iterator[str]:
-        """What does not go with the model's context and `train.max_length`, a sentence each."""
+        """What does not go with the model's context, tokens and layers or `train.max_length`, a sentence each."""
         asked, config = self.amounts.prompts["train"].longest, self.amounts.config
         limit = max((one.max_new_tokens for one in self.work.askings if one.kind == "candidates"), default=0)
         context = self.model.context if self.model is not None else None
@@ -77,6 +81,12 @@ class Estimate:
             yield (
                 f"sample.max_new_tokens {limit} and the longest prompt ({asked} tokens) are over the model's context "
                 f"of {context}: answers end there"
+            )
+        size = self.model.vocabulary if self.model is not None else 0
+        if beyond := [one for one in config.sample.stop_token_ids if size and not 0 <= one < size]:
+            yield (
+                f"sample.stop_token_ids names {', '.join(map(str, beyond))}, and the model's tokens are 0 to "
+                f"{size - 1}: no candidate ends there"
             )
         longest = config.train.max_length
         if longest is not None and asked + limit > longest:
@@ -94,8 +104,10 @@ class Estimate:
         """A sentence for each thing that there is too little of."""
         needed = on_disk.in_all(self.disk.values())
         if self.free is not None and needed > self.free:
+            is_all = self.rounds <= COUNTED_ROUNDS
+            what = "the run needs" if is_all else f"the first {COUNTED_ROUNDS:,} rounds need"
             yield (
-                f"the run needs about {size(needed)} of disk, and {size(self.free)} are free: free some, choose "
+                f"{what} about {size(needed)} of disk, and {size(self.free)} are free: free some, choose "
                 "another --runs-dir, or set keep: best_and_last"
             )
         one = self.memory
@@ -113,12 +125,12 @@ class Estimate:
 
 def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimate:
     """Estimate a run of the recipe with these prompts, kept under `runs_dir`."""
-    config = composed.config
+    config = composed.config.model_copy(update={"rounds": min(composed.config.rounds, COUNTED_ROUNDS)})
     cache = Path(os.environ.get("SELFTRAIN_CACHE") or Path.home() / ".cache" / "selftrain")
     has_model = not (config.sample.engine == "scripted" and config.train.trainer == "scripted")
     model = find(config.model, composed.folder, cache) if has_model else None
     device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
-    count_tokens = counter(config.model, model)
+    count_tokens = counter(config.model, model) if has_model else Counter(config.model, None, None, is_scripted=True)
     work = count(config, prompts)
     # Of a model that thinks, an answer is the least of what it writes.
     shown = prompts.train.prompts if config.model.thinking is None else ()
@@ -138,6 +150,7 @@ def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimat
         in_time.seconds(config, work, amounts),
         in_memory.memory(config, work, amounts, model, device, there) if model is not None else None,
         has_model,
+        composed.config.rounds,
     )
 
 
@@ -192,6 +205,8 @@ def rows(found: Estimate) -> Iterator[Row]:
     """(what, how much, what that rests on)."""
     amounts, work = found.amounts, found.work
     asked = amounts.prompts["train"]
+    if found.rounds > COUNTED_ROUNDS:
+        yield "rounds counted", f"the first {COUNTED_ROUNDS:,} of {found.rounds:,}", "all figures are of these"
     yield "tokens of a prompt", f"{asked.mean:,.1f}, at most {asked.longest:,}", asked.rests_on
     of_answers = [amounts.answer_tokens(one) for one in work.askings if one.kind == "candidates"]
     if of_answers:
@@ -215,6 +230,7 @@ def _time_row(found: Estimate) -> Row:
     if not known:
         return "time", "unknown until a run has been made", ""
     parts = ", ".join(f"{name} {duration(value)}" for name, value in known.items() if value >= 1)
+    parts = parts or "each phase under a second"
     missing = [name for name, value in found.seconds.items() if value is None]
     beside = f"; not measured yet: {', '.join(missing)}" if missing else ""
     return "time", f"about {duration(fsum(known.values()))}", f"the rates of {_run(found)}: {parts}{beside}"

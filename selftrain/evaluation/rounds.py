@@ -21,7 +21,7 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
     `sample/entropy` is -sum p log p over the whole vocabulary at temperature 1, in nats, the mean over all sampled
     tokens (as in Xiong et al. 2025, arXiv 2504.11343). `sample/token_logprob_mean` is its estimate from the sampled
     tokens alone, with the other sign. `seconds` and `tokens_drawn_now` cover what this attempt drew, which after a
-    resume is less than the whole phase. For `sample/reasoning_tokens_mean` see `of_reasoning`.
+    resume is less than the whole phase. For mean lengths see `of_reasoning`.
     """
     lengths = np.array([len(one.completion_token_ids) for one in candidates])
     texts = defaultdict(set)
@@ -33,7 +33,6 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
         "sample/prompts": float(len(texts)),
         "sample/candidates": float(len(candidates)),
         "sample/tokens": float(lengths.sum()),
-        "sample/completion_tokens_mean": float(lengths.mean()),
         "sample/completion_tokens_p50": float(np.quantile(lengths, 0.5)),
         "sample/completion_tokens_p95": float(np.quantile(lengths, 0.95)),
         "sample/truncated_rate": float(np.mean([one.finish_reason == "length" for one in candidates])),
@@ -48,11 +47,12 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
 
 
 def of_reasoning(candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
-    """`<prefix>/reasoning_tokens_mean`: what a candidate spends on reasoning, closing tag included, 0 for those without
-    any. Nothing where none of them reasons."""
+    """`<prefix>/completion_tokens_mean`: tokens of a candidate, stop token included; and where any of them reasons,
+    `<prefix>/reasoning_tokens_mean`: what a candidate spends on that, closing tag included, 0 for those without any."""
+    metrics = {f"{prefix}/completion_tokens_mean": fmean(len(one.completion_token_ids) for one in candidates)}
     if all(one.reasoning is None for one in candidates):
-        return {}
-    return {f"{prefix}/reasoning_tokens_mean": fmean(one.reasoning_tokens for one in candidates)}
+        return metrics
+    return metrics | {f"{prefix}/reasoning_tokens_mean": fmean(one.reasoning_tokens for one in candidates)}
 
 
 def of_drift(

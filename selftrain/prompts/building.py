@@ -8,9 +8,11 @@ from typing import Any
 
 from selftrain.config import Columns, PromptsConfig
 from selftrain.errors import ConfigError, DataError
-from selftrain.prompts.conversations import as_answer, as_asked
+from selftrain.prompts.conversations import as_answer, asked_and_answered, is_conversation
 from selftrain.prompts.rows import MISSING, Row, Unusable, as_text, column, find, require_json
 from selftrain.records import Message, Prompt, canonical_json, digest
+
+_REFERENCE = str(Columns().reference)
 
 
 def build(
@@ -18,17 +20,24 @@ def build(
 ) -> Prompt:
     """The prompt of a row; `place` names the row in errors, `config.template` is the one of its source.
 
-    Columns that are not used are its metadata, but for what JSON cannot hold in tables (images, dates). A demonstration
-    may lack a reference if it has a completion, and the other way round; DataError if it has neither.
+    Columns that are not used are its metadata, but for what JSON cannot hold in tables (images, dates). The last turn
+    of a conversation that ends with the assistant's is its completion, if no column is, and its reference, if no column
+    is named for that. A demonstration may lack a reference if it has a completion, and the other way round; DataError
+    if it has neither.
     """
+    own, answer = _own(row, columns, config, place)
     completion = _completion(row, columns, place)
-    reference = _reference(row, columns, place, required=not is_demonstration)
+    if completion is None and answer is not None:
+        completion = _not_blank(answer, place)
+    if answer is not None and columns.reference == _REFERENCE and find(row, _REFERENCE) is MISSING:
+        reference: str | None = answer
+    else:
+        reference = _reference(row, columns, place, required=not is_demonstration)
     if is_demonstration and completion is None and reference is None:
         raise DataError(
             f"{place} shows no answer: it has neither the column {columns.completion!r} (columns.completion) nor a "
             f"reference; it has: {', '.join(map(str, row))}"
         )
-    own = _own(row, columns, config, place)
     identifier = digest([[one.role, one.content] for one in own])[:20]
     identity = identifier
     if columns.identity is not None:
@@ -45,6 +54,9 @@ def _reference(row: Row, columns: Columns, place: str, *, required: bool) -> str
         return None
     advice = "name it in columns.reference of this set, or set that to null if there is none"
     value = column(row, columns.reference, place, advice)
+    if isinstance(value, dict | list):
+        require_json(value, place)
+        return canonical_json(value)
     return None if value is None else as_text(value, f"{place}: the reference")
 
 
@@ -57,6 +69,10 @@ def _completion(row: Row, columns: Columns, place: str) -> str | None:
         completion = as_answer(value, columns.completion, place)
     else:
         completion = as_text(value, f"{place}: the completion (columns.completion: {columns.completion})")
+    return _not_blank(completion, place)
+
+
+def _not_blank(completion: str, place: str) -> str:
     if not completion.strip():
         raise DataError(f"{place}: the completion is empty ({completion!r}); make it null where there is none")
     return completion
@@ -85,17 +101,19 @@ def _shown(
     return None, config.few_shot_separator.join([*worked, own[0].content])
 
 
-def _own(row: Row, columns: Columns, config: PromptsConfig, place: str) -> tuple[Message, ...]:
-    """The row's own words: its messages, what the template makes of it, or its prompt, which may be a conversation."""
+def _own(row: Row, columns: Columns, config: PromptsConfig, place: str) -> tuple[tuple[Message, ...], str | None]:
+    """The row's own words: its messages, what the template makes of it, or its prompt, which may be a conversation.
+    Beside them the answer that a conversation ends with, if it does."""
     messages = find(row, columns.messages)
     if messages is not MISSING and messages is not None:
-        return as_asked(column(row, columns.messages, place, "columns.messages"), columns.messages, place)
+        turns = column(row, columns.messages, place, "columns.messages")
+        return asked_and_answered(turns, columns.messages, place)
     if config.template is not None:
-        return (Message("user", templated(row, config.template, place)),)
+        return (Message("user", templated(row, config.template, place)),), None
     value = column(row, columns.prompt, place, "name the right one in columns.prompt, or set prompts.template")
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return as_asked(value, columns.prompt, place)
-    return (Message("user", as_text(value, f"{place}: the prompt")),)
+        return asked_and_answered(value, columns.prompt, place)
+    return (Message("user", as_text(value, f"{place}: the prompt")),), None
 
 
 def templated(row: Row, template: str, place: str) -> str:
@@ -122,4 +140,9 @@ class _Template(string.Formatter):
         value = column(kwargs, name, self._place, "prompts.template uses it; {{ is a plain brace")
         if value is None:
             raise DataError(f"{self._place}: the column {name!r} is null, and prompts.template uses it; give it a text")
+        if not bracket and is_conversation(value):  # its text would hold the answer that it may end with
+            raise DataError(
+                f"{self._place}: the column {name!r} is a conversation, and prompts.template uses it; take the "
+                f"template out, or name a part of it: {{{name}[0][content]}}"
+            )
         return (super().get_field(f"value[{inside}", (), {"value": value})[0] if bracket else value), name

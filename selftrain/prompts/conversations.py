@@ -10,6 +10,7 @@ from selftrain.records import Message
 
 # Of turns written {from, value}.
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+TURNS = ({"role", "content"}, {"from", "value"})
 TEXT_PARTS = ("text", "input_text", "output_text")
 NOT_TEXT = {"image": "images", "audio": "recordings", "video": "videos", "file": "files"}
 
@@ -22,15 +23,29 @@ def as_messages(value: Any, name: str, place: str) -> tuple[Message, ...]:
     return tuple(_message(turn, name, place) for turn in value)
 
 
-def as_asked(value: Any, name: str, place: str) -> tuple[Message, ...]:
-    """`as_messages` of what is asked: DataError where the assistant has the last word."""
+def asked_and_answered(value: Any, name: str, place: str) -> tuple[tuple[Message, ...], str | None]:
+    """`as_messages` of what is asked, and the assistant's last turn where the conversation ends with one: that is the
+    known answer, and no part of what the policy sees. DataError where nothing is left to ask."""
     messages = as_messages(value, name, place)
-    if messages[-1].role == "assistant":
+    if messages[-1].role != "assistant":
+        return messages, None
+    asked, answer = messages[:-1], messages[-1].content
+    if not asked or asked[-1].role == "assistant":
+        why = "holds the assistant's turn alone" if not asked else "ends with two turns of the assistant"
         raise DataError(
-            f"{place}: the last message is the assistant's; a prompt ends where the policy has to answer. If it is the "
-            "known answer, move it to a column of its own"
+            f"{place}: {name} {why}; the last one is the known answer, and a prompt ends before it, where the policy "
+            "has to answer"
         )
-    return messages
+    return asked, answer
+
+
+def is_conversation(value: Any) -> bool:
+    """A list of {role, content}, or of {from, value}."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, Mapping) and any(keys <= turn.keys() for keys in TURNS) for turn in value)
+    )
 
 
 def as_answer(value: Any, name: str, place: str) -> str:

@@ -50,10 +50,15 @@ def csv_rows(path: Path, name: str, columns: Columns) -> Numbered:
     csv.field_size_limit(sys.maxsize)  # of the process; the default refuses a cell of 128 KiB
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
-        records = _records(reader, name)
+        records = _records(reader, path, name)
         header = next(records, None)
         if header is None:
             return
+        for separator in (";", "\t") if len(header) == 1 else ():
+            if separator in header[0]:
+                raise DataError(
+                    f"{name}: its columns look separated by {separator!r}; save it with commas: {header[0]!r}"
+                )
         for number, title in enumerate(header, 1):
             if not title.strip() or title in header[: number - 1]:
                 wrong = f"{title!r} twice" if title.strip() else f"no name for column {number}"
@@ -72,23 +77,43 @@ def csv_rows(path: Path, name: str, columns: Columns) -> Numbered:
             yield place, row
 
 
-def _records(reader: Any, name: str) -> Iterator[list[str]]:
+def _records(reader: Any, path: Path, name: str) -> Iterator[list[str]]:
     """The lines that are not blank."""
     try:
         yield from (cells for cells in reader if cells)
     except csv.Error as error:
         raise DataError(f"{name}, line {reader.line_num} is not CSV: {error}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}, after line {reader.line_num}, is not UTF-8 text: {error}") from None
+        # Text is decoded in blocks, far ahead of the line that is read.
+        with path.open("rb") as lines:
+            number = next((number for number, line in enumerate(lines, 1) if not _is_utf_8(line)), reader.line_num)
+        raise DataError(f"{name}, line {number} is not UTF-8 text; save the file as UTF-8: {error}") from None
+
+
+def _is_utf_8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _parsed(data: bytes, place: str) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=lambda pairs: _object(pairs, place))
     except UnicodeDecodeError as error:
         raise DataError(f"{place} is not UTF-8 text: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise DataError(f"{place} names {twice!r} twice in one object; take one of them out")
+    return found
 
 
 def _row(row: Any, place: str, advice: str) -> Row:

@@ -48,6 +48,23 @@ def rows(source: SourceConfig, base: Path, where: str, *, is_local: bool) -> Num
         raise _unreadable(source, where, error) from error
 
 
+def splits(source: SourceConfig, base: Path, *, is_local: bool) -> dict[str, list[str]]:
+    """The splits of a data set or folder, each with the files of a folder that make it; empty where they cannot be
+    told, which reading says better."""
+    assert source.path is not None
+    path = str((base / Path(source.path).expanduser()).resolve()) if is_local else source.path
+    try:
+        if is_local and (Path(path) / "dataset_dict.json").is_file():
+            return {str(name): [] for name in datasets.load_from_disk(path)}
+        if is_local:
+            files = datasets.load_dataset_builder(path, name=source.subset).config.data_files or {}
+            return {str(name): [os.path.relpath(one, path) for one in of_split] for name, of_split in files.items()}
+        found = datasets.get_dataset_split_names(path, config_name=source.subset, revision=source.revision)
+        return {str(name): [] for name in found}
+    except Exception:
+        return {}
+
+
 def _loaded(path: str, source: SourceConfig, where: str) -> Any:
     options = {"name": source.subset, "revision": source.revision}
     try:

@@ -68,6 +68,17 @@ def read(source: SourceConfig, base: Path, where: str) -> list[tuple[str, Row]]:
     return found
 
 
+def splits(source: SourceConfig, base: Path) -> dict[str, list[str]]:
+    """The splits that a hub data set or folder has, each with its files, if it is a folder; empty for other sources."""
+    assert source.path is not None
+    kind = _kind(source.path, base, "path")
+    if kind not in ("folder", "hub"):
+        return {}
+    from selftrain.prompts import hub
+
+    return hub.splits(source, base, is_local=kind == "folder")
+
+
 def columns_of(source: SourceConfig) -> Columns:
     """Which column of the source's rows holds what: those of reasoning_gym are known where they are not set."""
     columns, defaults = source.columns, Columns()

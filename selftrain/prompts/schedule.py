@@ -13,8 +13,10 @@ from selftrain.records import Prompt, seed_from
 def of_round(prompts: PromptSet, config: PromptsConfig, *, seed: int, round_number: int) -> tuple[Prompt, ...]:
     """The prompts of a round (1-based): all of them, or the next K of a seeded shuffle that starts again when used up.
 
-    In a mix each task has its share of K, and a shuffle of its own; a task with fewer prompts than its share gives all
-    it has. Depends on the seed and on the prompts' content, not on the order of the files.
+    In a mix each task has its share of K, and a shuffle of its own; where `shares` has a tie, the tasks take turns from
+    round to round, so that none of equal tasks is left out for good when K is smaller than their number. A task with
+    fewer prompts than its share gives all it has. Depends on the seed and on the prompts' content, not on the order of
+    the files.
     """
     schedule = config.per_round if isinstance(config.per_round, tuple) else (config.per_round,)
     sizes = [schedule[min(number, len(schedule)) - 1] for number in range(1, round_number + 1)]
@@ -28,7 +30,7 @@ def of_round(prompts: PromptSet, config: PromptsConfig, *, seed: int, round_numb
     for one in prompts.prompts:
         assert one.task is not None
         by_task[one.task].append(one)
-    shared = [shares(weights, number) for number in numbers]
+    shared = [shares(weights, number, turn) for turn, number in enumerate(numbers)]
     windows = [
         _window(ones, sum(share[task] for share in shared[:-1]), shared[-1][task], seed)
         for task, ones in by_task.items()
@@ -42,15 +44,24 @@ def weights_of(config: PromptsConfig) -> dict[str, float] | None:
     return None if mix is None else {task: source.weight for task, source in mix.items()}
 
 
-def shares(weights: Mapping[str, float], number: int) -> dict[str, int]:
+def shares(weights: Mapping[str, float], number: int, turn: int = 0) -> dict[str, int]:
     """`number` prompts among the tasks, by weight: each gets its exact share rounded down, and those with the largest
-    remainders one more (Hamilton's method); of equal remainders the first in the mix. They sum to `number`."""
+    remainders one more (Hamilton's method); of equal remainders the first in the mix, counted from the `turn`-th and
+    around. They sum to `number`."""
     # Of the decimals as they are written: three weights of 0.1 are equal thirds.
     written = {task: Fraction(str(weight)) for task, weight in weights.items()}
     total = sum(written.values())
     exact = {task: number * weight / total for task, weight in written.items()}
     found = {task: int(share) for task, share in exact.items()}
-    by_remainder = sorted(found, key=lambda task: found[task] - exact[task])  # a stable sort: ties in order
+    equal: dict[Fraction, list[str]] = {}
+    for task, share in found.items():
+        equal.setdefault(exact[task] - share, []).append(task)
+    by_remainder = [
+        task
+        for remainder in sorted(equal, reverse=True)
+        for ones in (equal[remainder],)
+        for task in ones[turn % len(ones) :] + ones[: turn % len(ones)]
+    ]
     for task in by_remainder[: number - sum(found.values())]:
         found[task] += 1
     return found

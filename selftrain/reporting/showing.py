@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,7 @@ def candidate_lines(one: Mapping[str, Any], asked: str = "") -> list[Line]:
     ended = f"{one['tokens']} tokens" + (f", ended by {one['finish_reason']}" if one["finish_reason"] else "")
     parts = [FATES[one["kept"]], which, *([value] if one["index"] is not None else []), verdict, ended]
     lines = [Line(inert(" · ".join(part for part in parts if part)), LOOKS[one["kept"]])]
-    lines += [Line(f"  {what}: {inert(str(text))}") for what, text in _judged(one)]
+    lines += [Line(f"  {inert(what)}: {inert(str(text))}") for what, text in _judged(one)]
     return [*lines, *([Line(f"  asked: {asked}")] if asked else []), *_body(one)]
 
 
@@ -88,6 +89,8 @@ def _judged(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "parts",
             ", ".join(f"{name} {value:g}" if value is not None else f"{name} {MISSING}" for name, value in parts),
         )
+    for name, value in one["extras"].items():
+        yield f"logged {name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _body(one: Mapping[str, Any]) -> list[Line]:
@@ -100,6 +103,11 @@ def _indented(text: str) -> list[Line]:
 
 
 def _end(text: str | None) -> str:
-    """The last words of a prompt, which are usually its own: worked examples stand before them."""
+    """The last words of a prompt, which are usually its own: worked examples stand before them. Only whole words, but
+    of a text that has no other."""
     words = inert(text or "")
-    return words if len(words) <= TEXT_SHOWN else f"... {words[-TEXT_SHOWN:]}"
+    if len(words) <= TEXT_SHOWN:
+        return words
+    end = words[-TEXT_SHOWN:]
+    is_cut = words[-TEXT_SHOWN - 1] != " " and " " in end
+    return f"... {end.partition(' ')[2] if is_cut else end.lstrip()}"

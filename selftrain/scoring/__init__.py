@@ -129,8 +129,8 @@ def build(config: ScoreConfig, base: Path, columns: Mapping[str, str] | None = N
     """The scorer of a config; `base` is the recipe's folder. Use it in a `with`: it may hold worker processes.
 
     `columns` names columns of the data that a prompt does not keep as metadata, with what it keeps them as: `prompt` or
-    `reference`. Reward functions are given them by these names too. Raises ConfigError or DataError at once where a user
-    function cannot be loaded or called.
+    `reference`. Reward functions are given them by these names too. Raises ConfigError or DataError at once where a
+    user function cannot be loaded or called.
     """
     from selftrain.scoring.combined import build_combined
 

@@ -17,11 +17,14 @@ _BOLD_LABEL = re.compile(r"\A\*\*(\(?\w{1,2}[).:]?)\*\*(?=.)", re.DOTALL)  # `**
 _ANOTHER = re.compile(r"(?<![\w'’])(?!(?:[aA]|I)\s+[a-z]{2})[A-Za-z](?![\w'’])|\b(?:or|and|nor|not)\s+[A-Za-z]\b")
 
 
-def choice(text: str, reference: str | None, metadata: Mapping[str, Any], *, choices: str | None = None) -> Verdict:
+def choice(
+    text: str, reference: str | None, metadata: Mapping[str, Any], *, choices: str | list[str] | None = None
+) -> Verdict:
     """Correct when the text gives the letter of the right choice, and no other: `B`, `(B)`, `B.`, `B) its text`, or
     its text alone, where only one choice has it. `choices` names the column with the list of choices (or with
-    {text: [...], label: [...]}); without it, what follows `B)` may hold no other single letter. The reference is the
-    letter and, with `choices`, may be the right one's text, or its index from 0."""
+    {text: [...], label: [...]}, or a list of {text, label}), or lists the columns with one choice each, which are
+    called by what their names end with (`option_a`, `B`, `choice1`); without it, what follows `B)` may hold no other
+    single letter. The reference is the letter and, with `choices`, may be the right one's text, or its index from 0."""
     options = _options(metadata, choices)
     wanted = _of_reference(reference, options)
     given, why = _given(text, options)
@@ -32,18 +35,37 @@ def choice(text: str, reference: str | None, metadata: Mapping[str, Any], *, cho
     return Verdict(0.0, given, f"the answer is {given}, the right choice {wanted}")
 
 
-def check(reference: str | None, metadata: Mapping[str, Any], *, choices: str | None = None) -> None:
+def check(reference: str | None, metadata: Mapping[str, Any], *, choices: str | list[str] | None = None) -> None:
     """Raise ValueError where the reference does not say which choice is right."""
-    _of_reference(reference, _options(metadata, choices))
+    right(reference, metadata, choices)
 
 
-def _options(metadata: Mapping[str, Any], choices: str | None) -> dict[str, str] | None:
+def right(reference: str | None, metadata: Mapping[str, Any], choices: str | list[str] | None) -> str:
+    """The label of the right choice. Raises ValueError where the reference does not say which that is."""
+    return _of_reference(reference, _options(metadata, choices))
+
+
+def labels_of(columns: Sequence[str]) -> list[str]:
+    """What columns with one choice each are called: the one character that their names differ in at the end, in
+    capitals (`option_a`: A, `choice1`: 1); A, B, ... where they differ otherwise."""
+    ends = [name[-1:].upper() for name in columns]
+    is_label = len({name[:-1] for name in columns}) == 1 and len(set(ends)) == len(ends) and "".join(ends).isalnum()
+    return ends if is_label else list(_LETTERS[: len(columns)])
+
+
+def _options(metadata: Mapping[str, Any], choices: str | list[str] | None) -> dict[str, str] | None:
     """The text of each choice by its label; None where the choices are not known."""
     if choices is None:
         return None
+    if isinstance(choices, list):
+        if missing := [name for name in choices if metadata.get(name) is None]:
+            raise ValueError(f"there is no choice in the column {missing[0]!r}; there are: {', '.join(metadata)}")
+        return dict(zip(labels_of(choices), (str(metadata[name]) for name in choices), strict=True))
     if choices not in metadata:
         raise ValueError(f"there is no column {choices!r} of choices; there are: {', '.join(metadata) or 'none'}")
     column = metadata[choices]
+    if isinstance(column, list) and all(isinstance(one, Mapping) and {"text", "label"} <= one.keys() for one in column):
+        column = {name: [one[name] for one in column] for name in ("text", "label")}
     texts = column.get("text") if isinstance(column, Mapping) else column
     if not isinstance(texts, Sequence) or isinstance(texts, str) or not 0 < len(texts) <= len(_LETTERS):
         raise ValueError(f"column {choices!r} must hold a list of 1 to {len(_LETTERS)} choices, not {column!r:.80}")

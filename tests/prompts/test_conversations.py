@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from selftrain.config import PromptsConfig
+from selftrain.config import Columns, PromptsConfig
 from selftrain.errors import DataError
 from selftrain.prompts import load
+from selftrain.prompts.building import build
 from selftrain.records import Prompt
 
 
@@ -98,7 +101,15 @@ def test_parts_that_are_no_text_are_refused_by_name(tmp_path: Path, part: Any, s
         ([{"role": "user"}], "a message needs role and content"),
         ([{"role": "user", "content": None}], "content must be text, not NoneType"),
         ([{"from": "narrator", "value": "x"}], "from 'narrator'; known are human, user, gpt"),
-        ([{"role": "user", "content": "x"}, {"from": "gpt", "value": "y"}], "the last message is the assistant's"),
+        ([{"from": "gpt", "value": "y"}], "prompt holds the assistant's turn alone"),
+        (
+            [{"role": role, "content": "x"} for role in ("user", "assistant", "assistant")],
+            "prompt ends with two turns of the assistant",
+        ),
+        (
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}],
+            "the completion is empty",
+        ),
         ([], "the prompt must be text or a number, not list"),
     ],
 )
@@ -147,3 +158,51 @@ def test_a_source_may_have_a_template_of_its_own(tmp_path: Path) -> None:
     row = {"prompt": "x", "reference": 1}
     assert one(tmp_path, row, {"template": "[{prompt}]"}, format="text", template="({prompt})").text == "[x]"
     assert one(tmp_path, row, format="text", template="({prompt})").text == "(x)"
+
+
+TURN = st.sampled_from(["first ", "then ", "last "])
+ENDINGS = st.lists(st.tuples(TURN, TURN), min_size=1, max_size=3)
+
+
+@given(ENDINGS, st.sampled_from(["messages", "prompt"]), st.booleans())
+def test_the_answer_that_a_conversation_ends_with_is_never_shown(
+    pairs: list[tuple[str, str]], name: str, is_demonstration: bool
+) -> None:
+    conversation = [
+        {"role": role, "content": f"{text}{number}"}
+        for number, pair in enumerate(pairs)
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    config = PromptsConfig.model_validate({"train": "a.jsonl", "system": "Be brief."})
+    built = build({name: conversation}, Columns(), config, "row 1", is_demonstration=is_demonstration)
+    shown = [{"role": role, "content": content} for role, content in turns(built)]
+    assert shown == [{"role": "system", "content": "Be brief."}, *conversation[:-1]]
+    assert built.completion == built.reference == conversation[-1]["content"]
+    assert built.metadata == {}
+
+
+ENDED = [{"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": "That is 7."}]
+
+
+def test_a_column_of_its_own_comes_before_the_answer_of_a_conversation(tmp_path: Path) -> None:
+    both = one(tmp_path, {"messages": ENDED, "reference": 7})
+    assert (turns(both), both.reference, both.completion) == ([("user", "3 + 4?")], "7", "That is 7.")
+    assert one(tmp_path, {"messages": ENDED, "completion": "7"}).completion == "7"
+    without = one(tmp_path, {"messages": ENDED}, {"columns": {"reference": None}})
+    assert (without.reference, without.completion) == (None, "That is 7.")
+    with pytest.raises(DataError, match=r"has no column 'answr'"):
+        one(tmp_path, {"messages": ENDED}, {"columns": {"reference": "answr"}})
+
+
+def test_a_template_shows_no_whole_conversation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the column 'prompt' is a conversation, and prompts.template uses it"):
+        one(tmp_path, {"prompt": ENDED, "reference": 7}, template="Answer: {prompt}")
+    part = one(tmp_path, {"prompt": ENDED, "reference": 7}, template="Answer: {prompt[0][content]}")
+    assert turns(part) == [("user", "Answer: 3 + 4?")]
+
+
+@pytest.mark.parametrize(("reference", "text"), [({"b": 1, "a": [2]}, '{"a":[2],"b":1}'), ([1, "x"], '[1,"x"]')])
+def test_an_object_or_a_list_is_a_reference_as_its_json(tmp_path: Path, reference: Any, text: str) -> None:
+    assert one(tmp_path, {"prompt": "x", "reference": reference}).reference == text
+    with pytest.raises(DataError, match="not plain JSON"):
+        one(tmp_path, {"prompt": "x", "reference": [float("nan")]})

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_the_same_question_twice_is_a_duplicate_whatever_answer_it_shows() -> No
         ("chain_sum", {"size": 10_000_001}, "size can be at most 10,000,000"),
         ("chain_sum", {"seed": -1}, r"params\.seed must be a whole number of at least 0, not -1"),
         ("chain_sum", {"seed": "two"}, "not 'two'"),
-        ("chain_sum", {"min_terms": float("nan")}, "not plain JSON"),
+        ("chain_sum", {"min_terms": date(2026, 1, 1)}, "not plain JSON"),
     ],
 )
 def test_mistakes_are_named_with_the_way_on(task: str, params: dict[str, Any], said: str) -> None:

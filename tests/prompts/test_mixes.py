@@ -61,6 +61,25 @@ def test_a_task_of_more_weight_never_has_a_smaller_share(weights: dict[str, floa
         assert found[one] <= found[other] or weights[one] == weights[other]
 
 
+@given(WEIGHTS, st.integers(1, 50), st.integers(0, 20))
+def test_turns_move_only_what_is_left_over_among_equals(weights: dict[str, float], number: int, turn: int) -> None:
+    first, later = shares(weights, number), shares(weights, number, turn)
+    assert sum(first.values()) == sum(later.values())
+    assert all(abs(first[task] - later[task]) <= 1 for task in weights)
+    moved = [Fraction(str(weights[task])) for task in weights if first[task] != later[task]]
+    total = sum(Fraction(str(weight)) for weight in weights.values())
+    assert len({weight * number / total % 1 for weight in moved}) <= 1
+
+
+def test_equal_tasks_take_turns_where_there_are_more_of_them_than_prompts(folder: Path) -> None:
+    mix = {"a": "a.jsonl", "b": "b.jsonl", "c": "c.jsonl"}
+    knobs = config(train={"mix": mix}, per_round=2)
+    train = load(knobs, folder).train
+    drawn = [of_round(train, knobs, seed=3, round_number=number) for number in range(1, 7)]
+    assert [[one.task for one in of] for of in drawn[:3]] == [["a", "b"], ["b", "c"], ["a", "c"]]
+    assert len({one.id for of in drawn for one in of}) == 12, "nothing twice before a task is used up"
+
+
 def test_ties_go_by_the_order_of_the_mix_and_decimals_are_what_is_written() -> None:
     assert shares({"b": 1.0, "a": 1.0, "c": 1.0}, 4) == {"b": 2, "a": 1, "c": 1}
     assert shares({"a": 1.0, "b": 2.0}, 1) == {"a": 0, "b": 1}
