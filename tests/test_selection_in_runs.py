@@ -170,7 +170,9 @@ def test_other_seed_data_would_alter_what_was_selected_and_is_refused(tmp_path: 
     assert selection_of(run, "main", 2)["ingredients"]["inputs"].keys() >= {"model", "runs_on"}
     row = {"prompt": "what comes after 7?", "completion": "8"}
     (tmp_path / "recipe/seed.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(ConfigError, match=r"alter arms/main/rounds/002/select.*\n.*demonstrations\.seed_data"):
+    with pytest.raises(
+        ConfigError, match=r"alter arms/main/rounds/002/select.*\n.*the rows of prompts\.seed_data changed"
+    ):
         run_here(recipe, runs_dir=tmp_path)
 
 
@@ -203,7 +205,9 @@ def test_a_filter_is_part_of_what_was_selected(tmp_path: Path) -> None:
     source.write_text("def brief(text):\n    return len(text) < 9\n")
     run_here(recipe, runs_dir=tmp_path)
     source.write_text("def brief(text):\n    return len(text) < 2\n")
-    with pytest.raises(ConfigError, match=r"alter arms/main/rounds/001/select.*\n.*filters\.mine\.py:brief"):
+    with pytest.raises(
+        ConfigError, match=r"alter arms/main/rounds/001/select.*\n.*the source of mine\.py:brief changed"
+    ):
         run_here(recipe, runs_dir=tmp_path)
 
 
