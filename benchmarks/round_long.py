@@ -20,7 +20,8 @@ from rounds import HERE, compare, parser
 from transformers import AutoTokenizer
 
 from selftrain.compose import compose
-from selftrain.models.sources import default_cache_dir, locate
+from selftrain.models.sources import locate
+from selftrain.whereabouts import cache_dir
 
 VERIFIER = '''def finished(text, finish_reason):
     """Every answer that ended by itself is good enough."""
@@ -41,7 +42,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     args = options.parse_args()
     quickstart = compose(str(HERE.parent / "recipes" / "quickstart" / "recipe.yaml")).config
-    model = locate(quickstart.model, default_cache_dir()).path
+    model = locate(quickstart.model, cache_dir()).path
     tokenizer = AutoTokenizer.from_pretrained(model)
     with tempfile.TemporaryDirectory() as folder:
         recipe = write_recipe(Path(folder), args, model)

@@ -14,7 +14,8 @@ from rounds import HERE, compare, parser
 from transformers import AutoTokenizer
 
 from selftrain.compose import compose
-from selftrain.models.sources import default_cache_dir, locate
+from selftrain.models.sources import locate
+from selftrain.whereabouts import cache_dir
 
 RECIPE = str(HERE.parent / "recipes" / "quickstart" / "recipe.yaml")
 
@@ -27,7 +28,7 @@ def main() -> None:
     args = options.parse_args()
     held_out = {"path": "problems.py:validate", "params": {"size": args.held_out}, "columns": {"identity": "identity"}}
     config = compose(RECIPE).config
-    model = locate(config.model, default_cache_dir()).path  # a GGUF file is converted once, before any clock starts
+    model = locate(config.model, cache_dir()).path  # a GGUF file is converted once, before any clock starts
     overrides = [
         f"model.path={model}",
         f"seed={args.seed}",

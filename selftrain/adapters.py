@@ -31,7 +31,10 @@ def adapter_digest(folder: Path) -> Digest:
     config = {key: value for key, value in _read_config(folder).items() if key not in _NOT_THE_POLICY}
     total = hashlib.sha256(canonical_json(config).encode("utf-8", "surrogatepass"))
     path = folder / WEIGHTS
-    header, start = _read_header(path)
+    try:
+        header, start = read_header(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no safetensors file ({error}); the adapter is damaged, train it again") from None
     with path.open("rb") as file:
         for name in sorted(header):
             begin, end = header[name]["data_offsets"]
@@ -93,17 +96,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors by name, and where their bytes start. The format: 8 bytes of header length, JSON, then the bytes."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError(f"its header is said to be {length} bytes long")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is no safetensors file ({error}); the adapter is damaged, train it again") from None
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Of a safetensors file, the tensors by name and where their bytes start. OSError or ValueError: it is none.
+
+    The format: 8 bytes of header length, JSON, then the bytes.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError(f"its header is said to be {length} bytes long")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"its header holds {type(header).__name__}")
+    header.pop("__metadata__", None)
     return header, 8 + length
 
 

@@ -6,18 +6,16 @@ its size and its last bytes; what is read later is checked against its hash ther
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from selftrain.adapters import read_header
 from selftrain.errors import DataError
 from selftrain.records import Receipt
 from selftrain.store import RunDirectory, is_pruned
 
 PARQUET = b"PAR1"  # a Parquet file begins and ends with it
-LONGEST_HEADER = 100_000_000  # of safetensors, in bytes: the format's own limit
 
 
 def require_intact(receipts: Iterable[Receipt], run: Path) -> None:
@@ -43,10 +41,10 @@ def verified_file(run: RunDirectory, receipt: Receipt, name: str) -> Path:
 def _what_is_wrong(path: Path) -> str | None:
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            if path.suffix == ".safetensors":
-                is_whole = size >= 8 and _safetensors_size(file.read(8), path) == size
-            else:
+        if path.suffix == ".safetensors":
+            is_whole = _safetensors_size(path) == size
+        else:
+            with path.open("rb") as file:
                 file.seek(max(0, size - len(PARQUET)))
                 is_whole = _ends_as_it_should(path.suffix, file.read())
     except FileNotFoundError:
@@ -62,13 +60,7 @@ def _ends_as_it_should(suffix: str, end: bytes) -> bool:
     return suffix != ".jsonl" or not end or end.endswith(b"\n")
 
 
-def _safetensors_size(start: bytes, path: Path) -> int:
-    """Bytes that the file has by its header: 8 for the header's length, the header, and the tensors."""
-    (length,) = struct.unpack("<Q", start)
-    if length > LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes")
-    with path.open("rb") as file:
-        file.seek(8)
-        header = json.loads(file.read(length))
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return 8 + int(length) + max(ends, default=0)
+def _safetensors_size(path: Path) -> int:
+    """Bytes that the file has by its header."""
+    header, start = read_header(path)
+    return start + max((entry["data_offsets"][1] for entry in header.values()), default=0)

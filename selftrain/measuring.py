@@ -149,7 +149,7 @@ class Measuring:
                 files |= self.commits.run.hashes([*drawn, *written])
                 metrics |= self._figures(kind, name, groups)
                 metrics |= task_metrics.of_sets(name, groups, partial(self._figures, kind))
-                metrics |= round_metrics.of_reasoning(candidates, f"evaluate/{name}") if kind == "greedy" else {}
+                metrics |= round_metrics.of_token_counts(candidates, f"evaluate/{name}") if kind == "greedy" else {}
                 metrics |= self.drift(policy, candidates, "evaluate/sampled") if kind == "sampled" else {}
             if not self.commits.world.is_first:
                 return None

@@ -130,8 +130,9 @@ class Candidate:
 class Score:
     """What a scorer says of a candidate. `value=None` is unscored: never counted wrong, never selected.
 
-    `parts` has the value of each scorer that judges this prompt's task: None where it could not judge, or was not asked
-    because a gate had decided. `extras` is what reward functions logged of the candidate, as plain JSON data by name.
+    `parts` has the value of each scorer that judges this prompt's task: None where it could not judge, did not apply (a
+    reward function that returned None), or was not asked because a gate had decided. `extras` is what reward functions
+    logged of the candidate, as plain JSON data by name.
     """
 
     candidate_id: str

@@ -17,6 +17,7 @@ from selftrain.prompts.rows import names_of
 from selftrain.records import Policy, digest
 from selftrain.selection import filters
 from selftrain.training.fields import check_shape
+from selftrain.whereabouts import beside, is_nowhere
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
@@ -38,14 +39,10 @@ def check_model(config: Config, folder: Path) -> None:
     `train.lora` contradicts. Imports nothing heavy."""
     path = config.model.path
     is_scripted = config.sample.engine == "scripted" and config.train.trainer == "scripted"
-    looks_local = path.startswith((".", "/", "~")) or path.endswith(".gguf") or path.count("/") > 1
-    if not is_scripted and looks_local and not path.startswith("package:"):
-        places = [folder / path, Path(path).expanduser()]
-        if not any(one.exists() for one in places):
-            looked = " and ".join(dict.fromkeys(str(one.absolute()) for one in places))
-            raise ConfigError(
-                f"model.path: there is no {path!r} (looked for {looked}), and it is no hub id; correct it"
-            )
+    if not is_scripted and is_nowhere(path, folder):
+        places = dict.fromkeys(str(one.absolute()) for one in (folder / path, Path(path).expanduser()))
+        looked = " and ".join(places)
+        raise ConfigError(f"model.path: there is no {path!r} (looked for {looked}), and it is no hub id; correct it")
     if config.model.adapter is not None:
         check_shape(config.train.lora, check_lora(adapter_folder(config.model.adapter, folder)))
 
@@ -101,9 +98,8 @@ class Rooms:
         from selftrain.models import Bench
 
         config, adapter = self._config.model, self._adapter
-        beside = self._folder / config.path
-        if beside.exists():  # like every path of a recipe, relative to its folder
-            config = config.model_copy(update={"path": str(beside)})
+        if (path := beside(config.path, self._folder)).exists():
+            config = config.model_copy(update={"path": str(path)})
         return Bench(config.model_copy(update={"adapter": None if adapter is None else str(adapter)}))
 
     @cached_property

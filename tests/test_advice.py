@@ -225,6 +225,10 @@ def test_of_a_mix_more_than_there_is_of_a_task_and_none_of_it_are_noted(tmp_path
     assert "(few 9 of 6)" in note.words
     (note,) = notes_of(tmp_path / "none", {"prompts": {**prompts, "per_round": 4}}, whole.more_than_there_is)
     assert note.words.endswith("asks none at all of many")
+    even = {"train": {"mix": {"few": "validate.jsonl", "many": "train.jsonl"}}, "validate": None, "per_round": 1}
+    assert notes_of(tmp_path / "turns", {"prompts": even, "rounds": 2}, whole.more_than_there_is) == []
+    (note,) = notes_of(tmp_path / "once", {"prompts": even, "rounds": 1}, whole.more_than_there_is)
+    assert note.words.endswith("asks none at all of many")
     right = {"few": {**few, "weight": 1}, "many": "train.jsonl"}
     fits = {"prompts": {**prompts, "train": {"mix": right}}}
     assert notes_of(tmp_path / "right", fits, whole.more_than_there_is) == []

@@ -580,7 +580,7 @@ def test_what_only_this_recipe_needs_is_looked_for(tmp_path: Path, monkeypatch: 
         model={"path": sys.prefix, "quantization": "4bit", "attn_implementation": "flash_attention_2"},
     )
     monkeypatch.setattr(recipes, "GPU_DEVICES", ("/dev/not-there",))
-    monkeypatch.setattr(recipes.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     found = of_recipe(recipe, monkeypatch)
     assert only(iter(found), "bitsandbytes").remedy == "pip install bitsandbytes"
     assert only(iter(found), "flash-attn").status == "problem"
@@ -591,3 +591,14 @@ def test_the_requirements_of_our_tests_are_none_of_the_users() -> None:
     _, extras = libraries.requirements()
     assert "dev" not in extras
     assert all(isinstance(one, Requirement) for needed in extras.values() for one in needed)
+
+
+def test_a_model_and_an_adapter_beside_the_recipe_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of a recipe are relative to its folder, wherever the command runs."""
+    recipe = scripted_recipe(tmp_path, **MODEL, model={"path": "./mine", "adapter": "mine"})
+    for name in ("config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).write_text("{}")
+    found = of_recipe(recipe, monkeypatch)
+    assert only(iter(found), "model: ").status == "ok"
+    assert only(iter(found), "adapter: ").status == "ok"

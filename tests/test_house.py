@@ -28,6 +28,7 @@ FLOORS = {
         "fingerprints",
         "arms",
         "planning",
+        "whereabouts",
         "ranks",
         "heartbeat",
         "disk",

@@ -13,7 +13,7 @@ from selftrain import tables
 from selftrain.compose import compose
 from selftrain.config import ModelConfig, SelectConfig
 from selftrain.errors import ConfigError, PhaseError
-from selftrain.evaluation.rounds import of_reasoning
+from selftrain.evaluation.rounds import of_token_counts
 from selftrain.records import Candidate, Survivor
 from selftrain.selection import select
 from selftrain.selection.survivors import to_survivors
@@ -136,5 +136,5 @@ def test_a_candidate_without_an_answer_to_train_on_leaves_by_itself() -> None:
     assert [one.label_mask for one in whole] == [(False, False, True, True, True)] * 3
     answers = to_survivors(chosen.kept, round_number=1, prompt_texts=texts, train_on="answer")
     assert [one.label_mask for one in answers] == [(False, False, True, True, True), (False, False, False, True, True)]
-    assert of_reasoning(candidates, "sample")["sample/reasoning_tokens_mean"] == pytest.approx(4 / 3)
-    assert "sample/reasoning_tokens_mean" not in of_reasoning([make_candidate("p", 0, "57")], "sample")
+    assert of_token_counts(candidates, "sample")["sample/reasoning_tokens_mean"] == pytest.approx(4 / 3)
+    assert "sample/reasoning_tokens_mean" not in of_token_counts([make_candidate("p", 0, "57")], "sample")

@@ -63,7 +63,8 @@ def more_than_there_is(config: Config, prompts: PromptSets) -> Note | None:
     shared = shares(weights, wanted)
     short = [f"{task} {share} of {of_task[task]}" for task, share in shared.items() if share > of_task[task]]
     said = [f"more than there is, so that a round asks all of it ({', '.join(short)})"] if short else []
-    if none := [task for task, share in shared.items() if not share]:
+    turns = [shares(weights, wanted, turn) for turn in range(min(config.rounds, len(weights)))]  # ties go around
+    if none := [task for task in weights if not any(turn[task] for turn in turns)]:
         said.append(f"none at all of {', '.join(none)}")
     return Note(f"prompts.per_round {wanted}, shared out by weight, asks {' and '.join(said)}") if said else None
 

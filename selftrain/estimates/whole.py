@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from selftrain.estimates.saved import SavedModel, find
 from selftrain.estimates.work import Asking, Work, count
 from selftrain.prompts import PromptSets
 from selftrain.reporting.figures import duration, size
+from selftrain.whereabouts import cache_dir
 
 Row = tuple[str, str, str]
 # Each round's prompts are drawn anew, and an arm may go its own way in any of them: more rounds are not counted out.
@@ -126,9 +126,8 @@ class Estimate:
 def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimate:
     """Estimate a run of the recipe with these prompts, kept under `runs_dir`."""
     config = composed.config.model_copy(update={"rounds": min(composed.config.rounds, COUNTED_ROUNDS)})
-    cache = Path(os.environ.get("SELFTRAIN_CACHE") or Path.home() / ".cache" / "selftrain")
     has_model = not (config.sample.engine == "scripted" and config.train.trainer == "scripted")
-    model = find(config.model, composed.folder, cache) if has_model else None
+    model = find(config.model, composed.folder, cache_dir()) if has_model else None
     device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
     count_tokens = counter(config.model, model) if has_model else Counter(config.model, None, None, is_scripted=True)
     work = count(config, prompts)

@@ -21,7 +21,7 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
     `sample/entropy` is -sum p log p over the whole vocabulary at temperature 1, in nats, the mean over all sampled
     tokens (as in Xiong et al. 2025, arXiv 2504.11343). `sample/token_logprob_mean` is its estimate from the sampled
     tokens alone, with the other sign. `seconds` and `tokens_drawn_now` cover what this attempt drew, which after a
-    resume is less than the whole phase. For mean lengths see `of_reasoning`.
+    resume is less than the whole phase. For mean lengths see `of_token_counts`.
     """
     lengths = np.array([len(one.completion_token_ids) for one in candidates])
     texts = defaultdict(set)
@@ -43,10 +43,10 @@ def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn
     }
     if lengths.any():
         metrics["sample/entropy"] = float(lengths @ [one.entropy for one in candidates] / lengths.sum())
-    return metrics | of_reasoning(candidates, "sample")
+    return metrics | of_token_counts(candidates, "sample")
 
 
-def of_reasoning(candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
+def of_token_counts(candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
     """`<prefix>/completion_tokens_mean`: tokens of a candidate, stop token included; and where any of them reasons,
     `<prefix>/reasoning_tokens_mean`: what a candidate spends on that, closing tag included, 0 for those without any."""
     metrics = {f"{prefix}/completion_tokens_mean": fmean(len(one.completion_token_ids) for one in candidates)}

