@@ -11,7 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from selftrain import __version__
+from selftrain import __version__, trying
+from selftrain.arguments import Layers, Overrides, Recipe, RunsDir, Unsafe
 from selftrain.errors import ConfigError, SelftrainError
 
 app = typer.Typer(
@@ -22,19 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Recipe = Annotated[
-    str, typer.Argument(help="A shipped recipe's name, a recipe folder, or a YAML file.", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Knobs to set: key.path=value, for example sample.temperature=0.8.", show_default=False),
-]
-Layers = Annotated[
-    list[str] | None,
-    typer.Option("--with", help="A config file laid over the recipe; may be repeated.", show_default=False),
-]
-RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
 
 
 def _version(value: bool) -> None:
@@ -66,9 +54,14 @@ def run(
         str | None,
         typer.Option(help="One run per seed, then all of them in one table: 0,1,2", metavar="S,S,..."),
     ] = None,
+    unsafe_no_sandbox: Unsafe = False,
+    accept_sandbox_change: Annotated[
+        bool, typer.Option("--accept-sandbox-change", help="Go on with another sandbox than the run began with.")
+    ] = False,
 ) -> None:
     """Start a run, or go on with it: the same command does both."""
     from selftrain.launch import run_recipe
+    from selftrain.sandboxing import Typed
 
     run_recipe(
         recipe,
@@ -77,6 +70,7 @@ def run(
         runs_dir=runs_dir,
         fork=fork,
         seeds=_seeds(seeds) if seeds is not None else (),
+        typed=Typed(unsafe_no_sandbox, accept_sandbox_change),
     )
 
 
@@ -243,6 +237,10 @@ def init(
         thinking=thinking,
     )
     begin(folder, wishes, force=force)
+
+
+app.command()(trying.verify)
+app.command()(trying.audit)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from selftrain.evaluation.metrics import greedy_values
 from selftrain.evaluation.statistics import interval_of_mean
 from selftrain.parsing import parse
 from selftrain.records import Candidate, Outcome, Receipt, Report, Score
+from selftrain.sandboxing import caveats
 from selftrain.store import RunDirectory
 
 HELD_OUT = ("test", "validate")
@@ -331,6 +332,7 @@ def _notes(entries: Sequence[Entry], set_name: str) -> Iterator[str]:
         if not run.is_finished:
             last = run.reports["main"][-1].round
             yield f"{path} is not finished: this is its headline as of round {last}, of {run.config.rounds} planned"
+        yield from (f"{path}: {said}" for said in caveats(run.config, run.recorded.get("sandbox")))
     if set_name == "validate":
         if any(run.headline[1] == "chosen on validation" for run in runs.values()):
             yield "validation chose headline rounds, so figures on these prompts flatter them; --set test does not"

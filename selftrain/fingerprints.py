@@ -196,7 +196,10 @@ class Parts:
         return {**self._scoring(), "prompts": {"train": self._prompts["train"]}}
 
     def _scoring(self) -> dict[str, Any]:
-        return {"score": fingerprinted(self._config.score), "sources": self._plugins}
+        score = fingerprinted(self._config.score)
+        if all(one.name != "code" for one in self._config.score.scorers):
+            del score["sandbox"]
+        return {"score": score, "sources": self._plugins}
 
     def _select(self, round_number: int) -> dict[str, Any]:
         select = fingerprinted(self._config.select, round_number)

@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,10 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from selftrain import tracking
+from selftrain import sandboxing, tracking
 from selftrain.arms import Arm
 from selftrain.commits import Commits
-from selftrain.compose import Composed, compose, differences, versions
+from selftrain.compose import Composed, compose
 from selftrain.config import RUN_NAME, Config
 from selftrain.errors import ConfigError
 from selftrain.evaluation import decisions
@@ -26,18 +25,16 @@ from selftrain.fingerprints import fork as copy_fork
 from selftrain.history import History
 from selftrain.loop import best_policy, run_arms
 from selftrain.phases import Phases
-from selftrain.preflight import check, check_references, digests, prompt_sets
-from selftrain.prompts import PromptSets
+from selftrain.preflight import check, check_references, digests
+from selftrain.recording import described, record, shown
 from selftrain.records import digest
-from selftrain.reporting.plan import SECRET
 from selftrain.reporting.terminal import Terminal
 from selftrain.rooms import Rooms
+from selftrain.sandboxing import NOTHING_TYPED, Typed
+from selftrain.scoring.sandbox import Chosen
 from selftrain.store import RunDirectory, disk_errors, publish_bytes, read_json
 from selftrain.summaries import final_rows, places, retention_of, summary_row, verdict_data
 from selftrain.world import World, imposed_single_thread
-
-# What W&B may be told of the configuration: knobs, never paths, parameters of plug-ins or anything of the environment.
-SHOWN_SECTIONS = ("sample", "select", "train", "evaluate", "stop")
 
 
 def run_recipe(
@@ -48,6 +45,7 @@ def run_recipe(
     runs_dir: Path,
     fork: str | None,
     seeds: Sequence[int] = (),
+    typed: Typed = NOTHING_TYPED,
 ) -> None:
     """Start or resume the run of a recipe, or one run per seed. Raises SelftrainError for what a user can mend.
 
@@ -59,7 +57,7 @@ def run_recipe(
         if world.is_first and (warning := imposed_single_thread(composed.config.model.device)) is not None:
             Terminal().warn(warning)
         if not seeds:
-            one_run(world, composed, runs_dir=runs_dir, fork=fork)
+            one_run(world, composed, runs_dir=runs_dir, fork=fork, typed=typed)
             return
         if tracking.sweep_trial(os.environ) is not None:
             raise ConfigError("a trial of a sweep is one run; make seed a parameter of the sweep instead of --seeds")
@@ -67,10 +65,10 @@ def run_recipe(
             raise ConfigError("seed= and --seeds say different things; leave one of them out")
         if fork is not None:
             raise ConfigError("--fork is for one run; leave out --seeds, or fork each seed's run by its name")
-        run_seeds(world, composed, seeds, runs_dir=runs_dir)
+        run_seeds(world, composed, seeds, runs_dir=runs_dir, typed=typed)
 
 
-def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_dir: Path) -> None:
+def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_dir: Path, typed: Typed) -> None:
     """One run per seed, one after the other, then what they say together. Done ones are not done again."""
     name = composed.config.name
     for seed in seeds:
@@ -79,7 +77,7 @@ def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_di
     for seed in seeds:
         changes = {"seed": seed, "name": f"{name}-seed-{seed}"}
         of_seed = replace(composed, config=composed.config.model_copy(update=changes))
-        paths.append(one_run(world, of_seed, runs_dir=runs_dir, fork=None, group=name))
+        paths.append(one_run(world, of_seed, runs_dir=runs_dir, fork=None, typed=typed, group=name))
         gc.collect()  # rooms and their loaded model hold each other: the next run's would be loaded beside them
     if world.is_first and (composed.config.prompts.validate_ or composed.config.prompts.test):
         _conclude_seeds(name, paths, runs_dir)
@@ -103,13 +101,16 @@ def _conclude_seeds(name: str, paths: Sequence[Path], runs_dir: Path) -> None:
     terminal.final([], verdict["lines"], [("all of this as data", str(path))])
 
 
-def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | None, group: str | None = None) -> Path:
+def one_run(
+    world: World, composed: Composed, *, runs_dir: Path, fork: str | None, typed: Typed, group: str | None = None
+) -> Path:
     """Start or resume one run; return its directory."""
     trial = tracking.sweep_trial(os.environ)
     if trial is not None and group is None:
         changes = {"name": f"{composed.config.name}-{trial}"}
         _require_name(changes["name"], "a sweep's trial")
         composed = replace(composed, config=composed.config.model_copy(update=changes))
+    sandbox = _sandbox(world, composed.config, runs_dir, fork, typed)
     prompts, fingerprints = check(composed, ranks=world.size)
     terminal = Terminal() if world.is_first else Terminal(open(os.devnull, "w"), open(os.devnull, "w"))  # noqa: SIM115
     config = composed.config
@@ -122,8 +123,10 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
     try:
         world.from_first(lambda: fingerprints.require_unchanged(run.receipts(), where=run.path), "the fingerprints")
         world.from_first(lambda: _require_rounds(run, config), "the rounds")
-        recorded = world.from_first(lambda: _record(run, config, composed, prompts, terminal, world), "config.json")
-        with closing(Rooms(config, composed.folder)) as rooms, _attempt_log(run, world) as log_path:
+        about = {**described(composed, config, prompts), "sandbox": None if sandbox is None else sandbox.recorded()}
+        recorded = world.from_first(lambda: record(run, about, terminal), "config.json")
+        _tell(terminal, config, sandbox)
+        with closing(Rooms(config, composed.folder, sandbox=sandbox)) as rooms, _attempt_log(run, world) as log_path:
             check_references(config, rooms, prompts)
             if rooms.needs_model():
                 world.from_first(lambda: str(rooms.bench.source), "finding the model")  # a GGUF file is converted once
@@ -135,6 +138,25 @@ def one_run(world: World, composed: Composed, *, runs_dir: Path, fork: str | Non
     finally:
         run.unlock()
     return run.path
+
+
+def _sandbox(world: World, config: Config, runs_dir: Path, fork: str | None, typed: Typed) -> Chosen | None:
+    """The sandbox of this attempt, the same on every host; before anything is loaded or written."""
+    where, source = runs_dir / (fork or config.name), runs_dir / config.name
+    before = world.from_first(lambda: sandboxing.recorded(where, source if fork else None), "the sandbox so far")
+    chosen = sandboxing.choose(config, typed, before, where)
+    world.require_agreement("the tier of the sandbox", digest(["none needed" if chosen is None else chosen.tier]))
+    return chosen
+
+
+def _tell(terminal: Terminal, config: Config, sandbox: Chosen | None) -> None:
+    if sandbox is None:
+        return
+    from selftrain.scoring.sandbox.choosing import describe
+
+    terminal.info(f"sandbox · {describe(sandbox)}")
+    for caveat in sandboxing.caveats(config, sandbox.recorded()):
+        terminal.warn(caveat)
 
 
 def _require_rounds(run: RunDirectory, config: Config) -> None:
@@ -165,7 +187,7 @@ def _tracker(
         run_id=recorded["wandb_run_id"],
         name=config.name,
         group=group or config.name,
-        mirrored_config=_shown(config),
+        mirrored_config={**shown(config), "sandbox": (recorded["sandbox"] or {}).get("tier")},
         log_path=log_path.with_name("wandb.log"),
         warn=terminal.warn,
     )
@@ -190,6 +212,7 @@ def _conclude(
     main = arms[0]
     best = best_policy(main)
     _link_best(run, best.adapter)
+    said = list(sandboxing.caveats(config, read_json(run.path / "config.json").get("sandbox")))
     lines: Sequence[str] = ("nothing was held out, so no gain can be claimed: give prompts.validate and prompts.test",)
     if main.reports:
         verdict = decisions.headline(
@@ -202,42 +225,11 @@ def _conclude(
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
-        data = verdict_data(verdict, best.round)
+        data = {**verdict_data(verdict, best.round), "caveats": said}
         publish_bytes(run.path / "verdict.json", (json.dumps(data, indent=1) + "\n").encode())
         tracker.log([summary_row(main, best.round, verdict)])
         lines = verdict.lines
-    terminal.final(final_rows(arms, best.round), lines, places(run.path, main, best.round))
-
-
-def _record(
-    run: RunDirectory, config: Config, composed: Composed, prompts: PromptSets, terminal: Terminal, world: World
-) -> Mapping[str, Any]:
-    """Write config.json (again, if it changed) and return it; warn where libraries changed under a run."""
-    path = run.path / "config.json"
-    old = read_json(path)
-    found = versions()
-    new = {
-        "config": config.model_dump(mode="json", by_alias=True),
-        "origins": dict(composed.origins),
-        "recipe": str(composed.recipe),
-        "versions": found,
-        "prompts": {
-            name: {
-                "prompts": len(one.prompts),
-                "duplicates": one.num_duplicates,
-                "dropped_for_overlap": one.num_overlapping,
-                "digest": one.digest,
-            }
-            for name, one in prompt_sets(prompts).items()
-        },
-        "wandb_run_id": old.get("wandb_run_id") or tracking.sweep_trial(os.environ) or secrets.token_hex(4),
-    }
-    if changed := differences(old.get("versions", found), found):
-        terminal.warn(f"other versions than before, so results may differ in their last bits: {', '.join(changed)}")
-    if new != old:
-        publish_bytes(path, (json.dumps(new, indent=1) + "\n").encode())
-        run.note("config", digest=digest(new))
-    return new
+    terminal.final(final_rows(arms, best.round), [*lines, *said], places(run.path, main, best.round))
 
 
 @contextmanager
@@ -262,28 +254,6 @@ def _attempt_log(run: RunDirectory, world: World) -> Iterator[Path]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-def _shown(config: Config) -> dict[str, Any]:
-    shown = {name: getattr(config, name).model_dump(mode="json", by_alias=True) for name in SHOWN_SECTIONS}
-    shown["sample"].pop("params")
-    shown["evaluate"].pop("retention_scorers")
-    for name in ("lora", "sft"):  # free tables, which may hold a token for the hub
-        shown["train"][name] = {key: value for key, value in shown["train"][name].items() if not SECRET.search(key)}
-    return {
-        "name": config.name,
-        "seed": config.seed,
-        "rounds": config.rounds,
-        "arms": {one.name: _shown_overrides(one.overrides) for one in config.arms},
-        "scorers": [one.name for one in config.score.scorers],
-        **shown,
-    }
-
-
-def _shown_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's own knobs, but for those of plug-ins and free tables."""
-    hidden = ("score", "sample.params", "train.lora", "train.sft")
-    return {key: value for key, value in overrides.items() if not key.startswith(hidden)}
 
 
 def _link_best(run: RunDirectory, adapter: str | None) -> None:

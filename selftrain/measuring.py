@@ -26,6 +26,7 @@ from selftrain.records import Candidate, Group, Outcome, Policy, Prompt, Receipt
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.store import write_jsonl
+from selftrain.streaming import Judging
 
 if TYPE_CHECKING:
     from selftrain.scoring.combined import CombinedScorer
@@ -125,7 +126,8 @@ class Measuring:
             metrics: dict[str, float] = {}
             busy, tokens = self.drawing.busy_seconds, self.drawing.drawn_tokens
             answers = self.commits.fingerprint_of_answers(task)
-            for name, prompts in sets.items():
+            ahead: dict[str, tuple[list[str], Judging]] = {}
+            for name, prompts in sets.items():  # all of them first: the one's answers are judged during the next
                 draw = Draw(
                     stream=f"{task.phase}/{name}/{task.round_number}",
                     prompts=prompts.prompts,
@@ -134,11 +136,14 @@ class Measuring:
                     block_size=self.config.evaluate.block_size,
                     policy=policy,
                 )
-                drawn = self.drawing.draw(draw, self.rooms, f"{folder}/{name}/candidates", answers, display)
-                paths = [self.commits.run.path / path for path in drawn]
-                known = by_id(prompts.prompts)
-                judged, rate = f"{folder}/{name}/scores", self.config.score.max_unscored_rate
-                written = self.drawing.judge(paths, scorer, known, judged, fingerprint, display, rate)
+                known, to = by_id(prompts.prompts), f"{folder}/{name}"
+                judging = self.drawing.judging(scorer, known, f"{to}/scores", fingerprint)
+                meanwhile = judging if self.config.score.overlap else None
+                drawn = self.drawing.draw(draw, self.rooms, f"{to}/candidates", answers, display, meanwhile)
+                ahead[name] = drawn, judging
+            for name, (drawn, judging) in ahead.items():
+                paths, known = [self.commits.run.path / path for path in drawn], by_id(sets[name].prompts)
+                written, _ = self.drawing.judge(paths, judging, display, self.config.score)
                 if not self.commits.world.is_first:
                     continue
                 groups = read_groups(paths, [self.commits.run.path / path for path in written], known)

@@ -27,6 +27,7 @@ from selftrain.prompts import PromptSets
 from selftrain.records import Receipt, Report
 from selftrain.reporting.inert import inert
 from selftrain.rooms import notes_on_model
+from selftrain.sandboxing import caveats
 from selftrain.store import RunDirectory, read_json
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def _page(path: Path, data: Mapping[str, Any]) -> list[Line]:
 
     said: list[str] = read_json(path / "verdict.json").get("lines", [])
     lines = render(data, round_rows_of(path))
-    return lines + [Line("")] * bool(said) + [Line(inert(sentence), "head") for sentence in said]
+    lines += [Line("")] * bool(said) + [Line(inert(sentence), "head") for sentence in said]
+    return lines + [Line(sentence, "warning") for sentence in data["caveats"]]
 
 
 def round_rows_of(path: Path) -> list[RoundRow]:
@@ -238,10 +240,16 @@ def status_of(path: Path) -> dict[str, Any]:
     held = re.fullmatch(r"pid (\d+) on (.*)", run.holder() or "")
     last = max((one.round for one in receipts if one.arm == "main" and one.phase == "round"), default=0)
     is_stopped = last < config.rounds and _is_stopped(run, last)
-    recipe = read_json(path / "config.json").get("recipe")
+    recorded = read_json(path / "config.json")
     to_do = config.model_copy(update={"rounds": last}) if is_stopped else config
-    return status(
-        {"name": config.name, "path": str(path), "recipe": recipe, "model": config.model.path},
+    found = status(
+        {
+            "name": config.name,
+            "path": str(path),
+            "recipe": recorded.get("recipe"),
+            "model": config.model.path,
+            **({"sandbox": recorded["sandbox"]["tier"]} if recorded.get("sandbox") else {}),
+        },
         list(_planned(to_do, {one.key for one in receipts})),
         receipts,
         reports,
@@ -249,6 +257,7 @@ def status_of(path: Path) -> dict[str, Any]:
         stopped=f"a stop rule ended it after round {last}" if is_stopped else None,
         disk=weight(path),
     )
+    return {**found, "caveats": list(caveats(config, recorded.get("sandbox")))}
 
 
 def _is_stopped(run: RunDirectory, last: int) -> bool:

@@ -27,11 +27,12 @@ from selftrain.measuring import Measuring, by_id
 from selftrain.planning import Draw, for_training
 from selftrain.prompts import PromptSets
 from selftrain.pruning import put_back
-from selftrain.records import Candidate, Digest, Policy, Receipt, Survivor, Training, seed_from
+from selftrain.records import Candidate, Digest, Policy, Receipt, Survivor, Training, digest, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.scoring import logged_metrics
 from selftrain.store import TEMPORARY, disk_errors, publish_folder, read_jsonl, write_jsonl
+from selftrain.streaming import Judging
 
 SOLVED_FILE = "solved.jsonl"
 
@@ -79,7 +80,8 @@ class Phases:
         def make(fingerprint: str, display: Phase) -> Made | None:
             folder = f"{arm.folder(round_number)}/candidates/wave-00"
             busy, tokens = self._drawing.busy_seconds, self._drawing.drawn_tokens
-            drawn = self._drawing.draw(draw, self.rooms.of_arm(arm), folder, fingerprint, display)
+            judging = self._judging(arm, round_number) if arm.config.score.overlap else None
+            drawn = self._drawing.draw(draw, self.rooms.of_arm(arm), folder, fingerprint, display, judging)
             if not self.world.is_first:
                 return None
             candidates = [one for path in drawn for one in tables.read(self.run.path / path, Candidate)]
@@ -106,19 +108,17 @@ class Phases:
             inputs["earlier"] = earlier[-1].output
 
         def make(fingerprint: str, display: Phase) -> Made | None:
-            known = by_id(self._choosing.prompts_of(arm, round_number))
-            folder = f"{arm.folder(round_number)}/scores/wave-00"
-            drawn, scorer = self.run.tables(candidates), self.rooms.of_arm(arm).scorer
-            written = self._drawing.judge(
-                drawn, scorer, known, folder, fingerprint, display, arm.config.score.max_unscored_rate
-            )
+            judging = self._judging(arm, round_number)
+            written, tally = self._drawing.judge(self.run.tables(candidates), judging, display, arm.config.score)
             if not self.world.is_first:
                 return None
             groups = self._choosing.groups(arm, round_number, candidates, [self.run.path / name for name in written])
             metrics = logged_metrics(groups) | round_metrics.of_scoring(groups, self._solved_before(earlier))
+            metrics |= tally.metrics()
             solved = [{"prompt_id": key, "solved": value} for key, value in round_metrics.solved(groups).items()]
             files = self.run.hashes(written)
-            files[f"{folder}/{SOLVED_FILE}"] = write_jsonl(self.run.path / folder / SOLVED_FILE, solved)
+            name = f"{judging.folder}/{SOLVED_FILE}"
+            files[name] = write_jsonl(self.run.path / name, solved)
             display.done(f"{metrics['score/correct_rate']:.1%} correct")
             return Made(files, sum(len(group.scores) for group in groups), metrics)
 
@@ -243,6 +243,14 @@ class Phases:
         return self._drawing.busy_seconds + self._training_seconds
 
     # What they share
+
+    def _judging(self, arm: Arm, round_number: int) -> Judging:
+        """Into the score phase's folder. Its files do not carry that phase's fingerprint, which is only known when all
+        candidates are."""
+        known = by_id(self._choosing.prompts_of(arm, round_number))
+        part = digest(self.commits.fingerprints.part("score", round_number, arm.name))
+        folder = f"{arm.folder(round_number)}/scores/wave-00"
+        return self._drawing.judging(self.rooms.of_arm(arm).scorer, known, folder, part)
 
     def _solved_before(self, earlier: Sequence[Receipt]) -> dict[str, bool]:
         """The prompts asked in earlier rounds, and whether they were ever solved."""

@@ -22,6 +22,7 @@ from selftrain.whereabouts import beside, is_nowhere
 if TYPE_CHECKING:
     from selftrain.models import Bench
     from selftrain.scoring.combined import CombinedScorer
+    from selftrain.scoring.sandbox import Chosen
     from selftrain.selection.filters import Filter
 
 
@@ -73,11 +74,15 @@ def _has_gpu_driver() -> bool:
 class Rooms:
     """Builds the sampler, scorer and trainer that the configuration names, each once per process.
 
+    `sandbox` is the run's, for scorers that run code that a model wrote; without it they choose one themselves.
     `of_arm` are the rooms of an arm with knobs of its own, which shares the loaded model.
     """
 
-    def __init__(self, config: Config, folder: Path, main: Rooms | None = None) -> None:
+    def __init__(
+        self, config: Config, folder: Path, main: Rooms | None = None, *, sandbox: Chosen | None = None
+    ) -> None:
         self._config = config
+        self._sandbox = sandbox
         self._folder = folder
         self._main = main
         self._of_arms: dict[str, Rooms] = {}
@@ -87,7 +92,7 @@ class Rooms:
         if arm.config == self._config:
             return self
         if arm.name not in self._of_arms:
-            self._of_arms[arm.name] = Rooms(arm.config, self._folder, self)
+            self._of_arms[arm.name] = Rooms(arm.config, self._folder, self, sandbox=self._sandbox)
         return self._of_arms[arm.name]
 
     @cached_property
@@ -142,7 +147,7 @@ class Rooms:
     @cached_property
     def scorer(self) -> CombinedScorer:
         """Judges them."""
-        return scoring.build(self._config.score, self._folder, names_of(self._config.prompts))
+        return scoring.build(self._config.score, self._folder, names_of(self._config.prompts), self._sandbox)
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
@@ -156,7 +161,7 @@ class Rooms:
         if not named:
             return self.scorer
         of_retention = self._config.score.model_copy(update={"scorers": named})
-        return scoring.build(of_retention, self._folder, names_of(self._config.prompts))
+        return scoring.build(of_retention, self._folder, names_of(self._config.prompts), self._sandbox)
 
     @cached_property
     def trainer(self) -> training.Trainer:

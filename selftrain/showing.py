@@ -292,13 +292,14 @@ def _of_prompt(run: Run, rounds: Sequence[int], wanted: str) -> dict[str, Any]:
     texts = run.prompt_texts()
     every = [one for number in rounds for one in run.candidates(number)]
     texts = {one["prompt_id"]: one.get("prompt") or texts.get(one["prompt_id"], "") for one in every}
-    matches = (
-        [wanted] if wanted in texts else [name for name, text in texts.items() if wanted.casefold() in text.casefold()]
-    )
-    exact = [name for name in matches if texts[name].strip() == wanted.strip()]
-    matches = exact if len(exact) == 1 else matches
-    if len(matches) != 1:
-        raise ConfigError(_no_single_prompt(run, wanted, matches, texts))
+    matches = matching(texts, wanted)
+    if not matches:
+        raise ConfigError(
+            f"no prompt of {run.arm.name} in {run.path} has the id {wanted!r} or contains it; --round 1 lists "
+            "its prompts (their words are known once a round has selected)"
+        )
+    if len(matches) > 1:
+        raise ConfigError(no_single_match(wanted, matches, texts))
     found = [one for one in every if one["prompt_id"] == matches[0]]
     return {
         "arm": run.arm.name,
@@ -308,12 +309,18 @@ def _of_prompt(run: Run, rounds: Sequence[int], wanted: str) -> dict[str, Any]:
     }
 
 
-def _no_single_prompt(run: Run, wanted: str, matches: Sequence[str], texts: Mapping[str, str]) -> str:
-    if not matches:
-        return (
-            f"no prompt of {run.arm.name} in {run.path} has the id {wanted!r} or contains it; --round 1 lists "
-            "its prompts (their words are known once a round has selected)"
-        )
+def matching(texts: Mapping[str, str], wanted: str) -> list[str]:
+    """The ids that `wanted` may mean, of prompts by id: its own, or those with these words in their text; the one with
+    no other words alone."""
+    if wanted in texts:
+        return [wanted]
+    matches = [name for name, text in texts.items() if wanted.casefold() in text.casefold()]
+    exact = [name for name in matches if texts[name].strip() == wanted.strip()]
+    return exact if len(exact) == 1 else matches
+
+
+def no_single_match(wanted: str, matches: Sequence[str], texts: Mapping[str, str]) -> str:
+    """What to say where several prompts match."""
     named = "; ".join(f"{name} ({texts[name][-60:]!r})" for name in matches[:MATCHES_NAMED])
     more = f"; and {len(matches) - MATCHES_NAMED} more" if len(matches) > MATCHES_NAMED else ""
     return f"{len(matches)} prompts contain {wanted!r}; give more of the text, or an id: {named}{more}"

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from selftrain.errors import DataError, DiskError, RunLocked, SelftrainError
 from selftrain.records import Digest, Receipt, canonical_json, digest
 
 TEMPORARY = ".tmp-"
-_visits = 0
+_visits = itertools.count(1)  # several threads publish
 
 
 def fault(point: str) -> None:
@@ -34,15 +35,14 @@ def fault(point: str) -> None:
 
     SELFTRAIN_FAULT=count:FILE instead appends each point's name to FILE, so that a test can enumerate them all.
     """
-    global _visits
     wanted = os.environ.get("SELFTRAIN_FAULT")
     if wanted is None:
         return
-    _visits += 1
+    visit = next(_visits)
     if wanted.startswith("count:"):
         with open(wanted.removeprefix("count:"), "a") as file:
             file.write(f"{point}\n")
-    elif int(wanted) == _visits:
+    elif int(wanted) == visit:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

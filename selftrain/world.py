@@ -191,13 +191,18 @@ def imposed_single_thread(device: str = "auto") -> str | None:
     `device` is `model.device`. torchrun and `accelerate launch` set OMP_NUM_THREADS=1 where it is not set.
     """
     on_cpu = device == "cpu" or (device == "auto" and not any(Path(one).exists() for one in GPU_DEVICES))
-    cores = len(os.sched_getaffinity(0)) // _of_environment("LOCAL_WORLD_SIZE", 1)
+    cores = cores_of_process()
     if not on_cpu or not _launched() or os.environ.get("OMP_NUM_THREADS") != "1" or cores <= 1:
         return None
     return (
         f"OMP_NUM_THREADS=1, which launchers set, leaves each process one of its {cores} CPU cores: that costs about "
         f"half the speed; put OMP_NUM_THREADS={cores} before the command"
     )
+
+
+def cores_of_process() -> int:
+    """Processor cores for this process: those that it may use, shared with the ranks on this machine; at least 1."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, _of_environment("LOCAL_WORLD_SIZE", 1)))
 
 
 def _launched() -> bool:

@@ -125,6 +125,31 @@ def test_asked_to_stop_a_run_leaves_with_75_and_goes_on_later(
     assert results_of(tmp_path / "tiny") == results_of(reference)
 
 
+SLOW_JUDGE = (
+    "import time, zlib\n\ndef judge(text, prompt, reference):\n"
+    "    time.sleep(zlib.crc32((prompt + text).encode()) % 40 / 1000)\n    return text == reference\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_killed_while_it_samples_and_judges_at_once_a_run_ends_as_if_nothing_was_judged_meanwhile(
+    tmp_path: Path, workers: int
+) -> None:
+    changes = {"score": {"scorers": ["judge.py:judge"]}, "sample": {"block_size": 1}, "evaluate": {"block_size": 2}}
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=2, **changes)
+    (tmp_path / "recipe/judge.py").write_text(SLOW_JUDGE)
+    apart = selftrain("run", recipe, "score.overlap=false", "--runs-dir", tmp_path / "apart")
+    assert apart.returncode == 0, apart.stderr
+    words = ("run", recipe, f"score.workers={workers}", "--runs-dir", tmp_path)
+    for visits in (3, 10, 24, 31, 45, 58, 70, 83):
+        assert selftrain(*words, SELFTRAIN_FAULT=str(visits)).returncode == KILLED
+    left = selftrain(*words)
+    assert left.returncode == 0, left.stderr
+    assert results_of(tmp_path / "tiny") == results_of(tmp_path / "apart/tiny")
+    assert sorted(commits_of(tmp_path / "tiny")) == sorted(set(commits_of(tmp_path / "tiny")))
+
+
 @pytest.mark.slow
 def test_a_real_model_killed_at_twenty_moments_ends_as_if_untouched(tmp_path: Path) -> None:
     """Ten publish points and ten moments by the clock: survivors, adapters and metrics equal an untouched run's."""

@@ -21,6 +21,7 @@ from selftrain import doctor
 from selftrain.doctor import devices, isolation, libraries, outside, recipes, storage
 from selftrain.doctor.findings import Finding, note, ok, problem
 from selftrain.errors import ConfigError, DiskError
+from selftrain.scoring.sandbox import Probe, Tier, selftest
 
 SECRETS = {"HF_TOKEN": "hf_notToBeShown", "WANDB_API_KEY": "keyNotToBeShown"}
 NOBODY = "http://127.0.0.1:9"
@@ -57,7 +58,7 @@ def test_a_sound_machine_has_no_problem_and_no_secret_is_shown(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)
     assert said["exit_code"] == 0
-    assert {one["area"] for one in said["findings"]} >= {"Python", "torch", "runs", "hub", "W&B", "isolation", "recipe"}
+    assert {one["area"] for one in said["findings"]} >= {"Python", "torch", "runs", "hub", "W&B", "sandbox", "recipe"}
     assert not [one for one in said["findings"] if one["status"] == "problem"]
     assert any("can be imported" in one["text"] for one in said["findings"])
     for secret in (*SECRETS.values(), "password"):
@@ -481,24 +482,47 @@ def test_a_launcher_and_its_config_are_seen(tmp_path: Path, monkeypatch: pytest.
 # Isolation
 
 
-def test_what_the_machine_offers_is_listed_and_none_of_it_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
+def probes(tier: Tier, *failed: str) -> tuple[Probe, ...]:
+    if not failed:
+        return (Probe(tier, "reads nothing", True, "held"),)
+    return tuple(Probe(tier, name, False, "got out", "close it") for name in failed)
+
+
+def test_a_tier_whose_probes_hold_is_ok_and_the_first_is_the_one_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "probed", lambda tier: probes(tier))
     found = list(isolation.check())
-    assert "selftrain runs no model-written code" in found[0].text
-    assert len(found) == 5
-    assert {one.status for one in found} <= {"ok", "note"}
-    assert only(iter(found), "bubblewrap").status == "note"
+    assert [one.status for one in found] == ["ok"] * 3
+    assert "auto takes bubblewrap" in found[-1].text
 
 
-@pytest.mark.parametrize(("printed", "status"), [("print(5)", "ok"), ("print('Function not implemented')", "note")])
-def test_landlock_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch, printed: str, status: str) -> None:
-    monkeypatch.setattr(isolation, "LANDLOCK", printed)
-    assert only(isolation.check(), "Landlock").status == status
+def test_of_a_tier_that_does_not_hold_each_failed_probe_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = {"bubblewrap": ("reads a file", "connects")}
+    monkeypatch.setattr(selftest, "probed", lambda tier: probes(tier, *failing.get(tier, ())))
+    found = list(isolation.check())
+    assert only(iter(found), "bubblewrap: not usable").status == "note"
+    assert only(iter(found), "bubblewrap: reads a file: got out").remedy == "close it"
+    assert only(iter(found), "bubblewrap: connects").status == "note"
+    assert "auto takes landlock" in found[-1].text
 
 
-def test_a_probe_that_the_kernel_kills_is_no_mechanism(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "SECCOMP", "import os, signal; os.kill(os.getpid(), signal.SIGSYS)")
-    assert "exit code -31" in only(isolation.check(), "no seccomp filters").text
+def test_where_no_tier_holds_the_doctor_says_what_a_run_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "probed", lambda tier: probes(tier, "forks"))
+    found = list(isolation.check())
+    assert "exit code 77" in found[-1].text
+    assert {one.status for one in found} == {"note"}
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_recipe_that_runs_code_needs_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: bool) -> None:
+    monkeypatch.setattr(selftest, "probed", lambda tier: probes(tier, *([] if holds else ["forks"])))
+    recipe = scripted_recipe(tmp_path, score={"scorers": ["code"]})
+    found = of_recipe(recipe, monkeypatch)
+    if holds:
+        assert "bubblewrap" in only(iter(found), "sandbox").text
+    else:
+        refused = only(iter(found), "No sandbox passed")
+        assert refused.status == "problem"
+        assert refused.exit_code == 77
 
 
 # Recipes

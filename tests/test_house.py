@@ -38,6 +38,7 @@ FLOORS = {
     3: {
         "rooms",
         "drawing",
+        "streaming",
         "history",
         "keeping",
         "commits",
@@ -50,9 +51,13 @@ FLOORS = {
         "estimates",
         "advice",
         "inspection",
+        "sandboxing",
     },
     4: {"loop"},
-    5: {"launch", "outlook", "showing", "comparing", "doctor", "beginning", "cli", "__main__"},
+    5: {
+        *("launch", "recording", "outlook", "showing", "comparing", "verifying", "auditing", "doctor", "beginning"),
+        *("cli", "arguments", "trying", "__main__"),
+    },
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

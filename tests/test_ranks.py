@@ -58,6 +58,24 @@ def test_two_ranks_give_what_one_process_gives(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_ranks_that_judge_what_they_drew_at_uneven_speed_give_what_one_gives_without_overlap(
+    tmp_path: Path,
+) -> None:
+    changes = {"score": {"scorers": ["judge.py:judge"], "workers": 2}, "sample": {"block_size": 1}}
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1, **changes)
+    (tmp_path / "recipe/judge.py").write_text(
+        "import os, time, zlib\n\ndef judge(text, prompt, reference):\n"
+        "    slow = os.environ.get('RANK') == '1'\n"
+        "    time.sleep(zlib.crc32((prompt + text).encode()) % 40 / (250 if slow else 2500))\n"
+        "    return None if reference == '3' else text == reference\n"
+    )
+    finish(ranks(recipe, "score.max_unscored_rate=0.2", runs_dir=tmp_path / "two"))
+    apart = ("score.overlap=false", "score.workers=1", "score.max_unscored_rate=0.2")
+    one = run_here(recipe, *apart, runs_dir=tmp_path / "one")
+    assert results_of(tmp_path / "two/tiny") == results_of(one)
+
+
+@pytest.mark.slow
 def test_two_ranks_of_a_real_model_draw_the_same_and_train_to_the_stated_tolerance(tmp_path: Path) -> None:
     recipe = model_recipe(tmp_path / "recipe", build_model(tmp_path / "model"), rounds=2)
     finish(ranks(recipe, runs_dir=tmp_path / "two"))
@@ -99,6 +117,7 @@ def test_a_run_begun_by_one_process_goes_on_with_two(tmp_path: Path) -> None:
 PHASES = {
     # where the victim is, and what the recipe does to keep it there for a while
     "sampling": lambda run: any(run.glob("arms/main/rounds/001/candidates/wave-00/*.parquet")),
+    "judging": lambda run: any(run.glob("arms/main/rounds/001/scores/wave-00/*.parquet")),
     "training": lambda run: any(run.glob("arms/main/rounds/001/.work-train-00/checkpoint-*")),
 }
 
@@ -111,15 +130,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Callable[[str], dict[str, Any]]:
     """The results of a run that nothing happened to, by where the others are disturbed."""
-    known: dict[bool, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
 
     def results(phase: str) -> dict[str, Any]:
-        has_model = phase == "training"
-        if has_model not in known:
+        phase = "sampling" if phase == "barrier" else phase  # of one recipe
+        if phase not in known:
             folder = tmp_path_factory.mktemp("undisturbed")
             finish(ranks(slow_recipe(folder, phase, model), *ONE_ROUND, runs_dir=folder / "runs"))
-            known[has_model] = results_of(folder / "runs/tiny")
-        return known[has_model]
+            known[phase] = results_of(folder / "runs/tiny")
+        return known[phase]
 
     return results
 
@@ -173,6 +192,14 @@ def slow_recipe(folder: Path, phase: str, model: Path) -> Path:
         recipe = model_recipe(folder / "recipe", model, evaluate={"sampled_rounds": "none"})
         slow = "learning_rate: 0.001\n  steps: 60\n  checkpoint_steps: 5"
         recipe.write_text(recipe.read_text().replace("learning_rate: 0.001", slow))
+        return recipe
+    if phase == "judging":
+        score = {"scorers": ["judge.py:judge"], "workers": 2}
+        recipe = scripted_recipe(folder / "recipe", evaluate={"sampled_rounds": "none"}, score=score)
+        (folder / "recipe/judge.py").write_text(
+            "import time\n\ndef judge(text, reference):\n"
+            "    time.sleep(0.4 if int(reference) < 100 else 0)\n    return text == reference\n"
+        )
         return recipe
     recipe = scripted_recipe(folder / "recipe", evaluate={"sampled_rounds": "none"})
     answers = folder / "recipe/answers.py"

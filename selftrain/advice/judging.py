@@ -11,7 +11,9 @@ from selftrain.prompts import PromptSets
 # Reasoning of released thinking models takes hundreds of tokens also on easy questions.
 SHORTEST_REASONING = 256
 # What rules give lies between 0 and 1; a scorer of the user's may give any number.
-BUILT_IN = frozenset({"exact", "normalised", "numeric", "regex", "choice", "math", "json_schema", "reasoning_gym"})
+BUILT_IN = frozenset(
+    {"exact", "normalised", "numeric", "regex", "choice", "math", "json_schema", "reasoning_gym", "code"}
+)
 
 
 def greedy_copies(config: Config, prompts: PromptSets) -> Note | None:

@@ -11,14 +11,14 @@
 Groups are orthogonal: what data is trained on (`select.buffer`), what weights training starts from (`train.init_from`)
 and who samples are independent choices. A knob typed `PerRound[...]` takes one value or a list, one value per round,
 of which the last repeats. A knob changes the fingerprint of the phases its group feeds unless it is marked `GUARD`:
-it decides whether a phase goes on, never what it publishes. `rounds`, `stop` (but for `max_regression`), `alarms`,
-`track`, `ranks` and `name` enter none.
+it decides whether a phase goes on, or how fast, never what it publishes. `rounds`, `stop` (but for
+`max_regression`), `alarms`, `track`, `ranks` and `name` enter none.
 """
 
 from __future__ import annotations
 
 from selftrain.config.data import Columns, FewShot, ModelConfig, PromptsConfig, SourceConfig, ThinkingConfig
-from selftrain.config.judging import ExtractConfig, ScoreConfig, ScorerConfig, SelectConfig
+from selftrain.config.judging import ExtractConfig, SandboxConfig, ScoreConfig, ScorerConfig, SelectConfig
 from selftrain.config.knobs import GUARD, PerRound, Section, at_round, fingerprinted, is_schedule, one, resolved
 from selftrain.config.measures import ALARM_NAMES, AlarmName, AlarmsConfig, EvaluateConfig, RoundNames, StopConfig
 from selftrain.config.method import SampleConfig, TrainConfig
@@ -44,6 +44,7 @@ __all__ = [
     "RanksConfig",
     "RoundNames",
     "SampleConfig",
+    "SandboxConfig",
     "ScoreConfig",
     "ScorerConfig",
     "Section",

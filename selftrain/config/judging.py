@@ -76,8 +76,8 @@ class ScorerConfig(Section):
     """One scorer of the list."""
 
     name: str
-    """A built-in one (exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym), or
-    `file.py:function`."""
+    """A built-in one (exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym, code),
+    or `file.py:function`."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the scorer."""
     weight: float = Field(default=1.0, ge=0)
@@ -98,6 +98,27 @@ def as_scorer(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+class SandboxConfig(Section):
+    """In what code that a model wrote is run, and what one candidate may use up, all its tests together. The sandbox is
+    chosen by a self-test before anything is loaded; without one that passes, nothing is executed."""
+
+    tier: Literal["auto", "bubblewrap", "landlock"] = Field(default="auto", json_schema_extra=GUARD)
+    """`bubblewrap`: namespaces, with Landlock and seccomp inside. `landlock`: Landlock and seccomp alone, as in most
+    containers. `auto`: the first of them that works here. A run keeps the one it began with."""
+    cpu_seconds: float = Field(default=5.0, gt=0)
+    """Seconds of processor time; over it the candidate is wrong (a time-out)."""
+    wall_seconds: float = Field(default=20.0, gt=0)
+    """Seconds of wall time. Where only these ran out, it is judged once more, alone."""
+    memory_mb: int = Field(default=1024, ge=128)
+    """MiB of address space."""
+    output_kb: int = Field(default=1024, ge=1)
+    """KiB that it may print, and KiB of each value it returns; over it the candidate is wrong."""
+    scratch_mb: int = Field(default=64, ge=1)
+    """MiB of files it may write in its own folder, which is wiped afterwards."""
+    modules: tuple[str, ...] = ()
+    """Packages that it may import beside the standard library, as `numpy`."""
+
+
 class ScoreConfig(Section):
     """How a candidate's answer is judged."""
 
@@ -110,6 +131,15 @@ class ScoreConfig(Section):
     signature has that long for each candidate of its group, all together."""
     max_unscored_rate: float = Field(default=0.05, ge=0, le=1, json_schema_extra=GUARD)
     """The phase fails when a larger share of its candidates could not be scored."""
+    max_infra_error_rate: float = Field(default=0.01, ge=0, le=1, json_schema_extra=GUARD)
+    """The same of candidates that could not be scored because the sandbox itself failed, twice."""
+    workers: int | None = Field(default=None, ge=1, json_schema_extra=GUARD)
+    """Candidates judged at a time, by as many processes of each scorer that needs them. Null: one per processor core of
+    this process, at most 8, and 1 for functions of your own, which may keep state."""
+    overlap: bool = Field(default=True, json_schema_extra=GUARD)
+    """Judge a block of candidates while the next ones are sampled. The results are the same without."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """For the scorer `code`."""
 
     @field_validator("scorers")
     @classmethod

@@ -61,11 +61,13 @@ def at_round(section: Section, round_number: int) -> dict[str, Any]:
 
 
 def fingerprinted(section: Section, round_number: int = 1) -> dict[str, Any]:
-    """What of the section enters fingerprints in that round: all of it but the guards."""
+    """What of the section enters fingerprints in that round: all of it but the guards, also of sections in it."""
     values = at_round(section, round_number)
     for name, field in type(section).model_fields.items():
         if field.json_schema_extra == GUARD:
             del values[field.alias or name]
+        elif isinstance(part := getattr(section, name), Section):
+            values[field.alias or name] = fingerprinted(part, round_number)
     return values
 
 

@@ -5,7 +5,7 @@
     devices     torch as it is built, GPUs, threads; everything imported in a process of its own
     storage     disks and file systems, by trying what a run needs of them
     outside     the hub, Weights & Biases, launchers
-    isolation   what the machine offers to shut other code in
+    isolation   the sandbox for code that a model wrote
     recipes     one recipe: its configuration, model, and what only it needs
 
 A check never raises for what it finds and never waits without a limit: a broken installation is a line of the report.
@@ -54,7 +54,7 @@ def examine(recipe: str | None, runs_dir: Path) -> Iterator[Finding]:
     yield from _survived("hub", outside.hub)
     yield from _survived("W&B", outside.weights_and_biases)
     yield from _survived("launcher", outside.launcher)
-    yield from _survived("isolation", isolation.check)
+    yield from _survived("sandbox", isolation.check)
     if recipe is not None:
         yield from _survived("recipe", lambda: recipes.check(recipe))
 

@@ -15,7 +15,8 @@ from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.doctor.findings import Finding, note, ok, problem
 from selftrain.doctor.outside import offline_variables
-from selftrain.errors import ConfigError, DependencyError, SelftrainError
+from selftrain.errors import ConfigError, DependencyError, SandboxRefused, SelftrainError
+from selftrain.sandboxing import needs_sandbox
 from selftrain.whereabouts import PACKAGE, beside, hub_cache, is_nowhere, package_file, snapshot
 from selftrain.world import GPU_DEVICES
 
@@ -34,6 +35,8 @@ def check(recipe: str) -> Iterator[Finding]:
     yield _planned(recipe)
     yield from _model(composed.config, composed.folder)
     yield from _packages(composed.config)
+    if needs_sandbox(composed.config):
+        yield _sandbox(composed.config)
 
 
 def _planned(recipe: str) -> Finding:
@@ -60,6 +63,15 @@ def _planned(recipe: str) -> Finding:
     return Finding(
         AREA, "problem", f"{recipe}: {words.removeprefix('selftrain: ')}", "mend the recipe, then plan it", code
     )
+
+
+def _sandbox(config: Config) -> Finding:
+    from selftrain.scoring.sandbox import choosing
+
+    try:
+        return ok(AREA, f"sandbox: {choosing.describe(choosing.choose(config.score.sandbox.tier))}")
+    except SandboxRefused as error:
+        return problem(AREA, f"sandbox: {error}", "mend what is named under sandbox above", SandboxRefused)
 
 
 def _model(config: Config, folder: Path) -> Iterator[Finding]:

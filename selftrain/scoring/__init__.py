@@ -7,8 +7,11 @@
     choice             multiple choice
     expressions        reading a mathematical answer, strictly
     mathematics        mathematical equality, by math-verify
+    perturbing         wrong answers near a reference, to see that a rule refuses them
     structured         JSON against a schema and a reference
     gym                the scorers that come with reasoning_gym's tasks
+    code               programs, by the tests of their row
+    sandbox            where those run
     checking           mistakes in the config, found without running anything of the user's
     functions          user functions, seen from the trainer: a worker process, time-outs, respawning
     worker             the program of that process
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from selftrain.config import ScoreConfig, ScorerConfig
     from selftrain.records import Group, Prompt, Score
     from selftrain.scoring.combined import CombinedScorer
+    from selftrain.scoring.sandbox import Chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,9 @@ class BuiltIn:
     prepare: str | None = None
     in_worker: bool = False
     """Whether it may take for ever on what a model wrote: only a process of its own can be stopped."""
+    sandboxed: bool = False
+    """Whether it runs code that a model wrote. `rule` then makes its Judge: given the knobs of the sandbox, the number
+    of workers, `columns` as `build` has them, and the sandbox chosen."""
 
 
 def _built_in(module: str, rule: str, check: str | None = None, prepare: str | None = None, **others: bool) -> BuiltIn:
@@ -66,6 +73,7 @@ SCORERS: dict[str, BuiltIn] = {
     "math": _built_in("mathematics", "math", "check", "prepare", in_worker=True),
     "json_schema": _built_in("structured", "json_schema", "check", "prepare", in_worker=True),
     "reasoning_gym": _built_in("gym", "reasoning_gym", "check", "prepare", in_worker=True),
+    "code": _built_in("code.judge", "code", sandboxed=True),
 }
 
 
@@ -125,17 +133,25 @@ def check_scorers(scorers: Iterable[ScorerConfig], base: Path | None = None) -> 
         check_scorer(scorer, base)
 
 
-def build(config: ScoreConfig, base: Path, columns: Mapping[str, str] | None = None) -> CombinedScorer:
+def needs_sandbox(config: ScoreConfig) -> bool:
+    """Whether any of its scorers runs code that a model wrote."""
+    return any(one.name in SCORERS and SCORERS[one.name].sandboxed for one in config.scorers)
+
+
+def build(
+    config: ScoreConfig, base: Path, columns: Mapping[str, str] | None = None, sandbox: Chosen | None = None
+) -> CombinedScorer:
     """The scorer of a config; `base` is the recipe's folder. Use it in a `with`: it may hold worker processes.
 
     `columns` names columns of the data that a prompt does not keep as metadata, with what it keeps them as: `prompt` or
     `reference`. Reward functions are given them by these names too. Raises ConfigError or DataError at once where a
-    user function cannot be loaded or called.
+    user function cannot be loaded or called. `sandbox` is for scorers that run code that a model wrote; without it
+    they choose one themselves, or raise SandboxRefused.
     """
     from selftrain.scoring.combined import build_combined
 
     check(config, base)
-    return build_combined(config, base, columns or {})
+    return build_combined(config, base, columns or {}, sandbox)
 
 
 METRIC_PREFIX = "score/"

@@ -17,6 +17,13 @@ from selftrain.scoring import SCORERS
 
 # What a rule could never find right in what such an extraction takes out.
 _SENSELESS = {
+    "code": {
+        "boxed": "\\boxed{} holds an expression, and a program has lines",
+        "first_line": "a program has several lines; leave extract out, or take it by code",
+        "last_line": "a program has several lines; leave extract out, or take it by code",
+        "after": "that is the rest of one line, and a program has several; leave extract out, or take it by code",
+        "json": "a JSON value is no program",
+    },
     "numeric": {"code": "a block of code is no number", "json": "a JSON value is compared by json_schema"},
     "math": {"code": "a block of code is no expression", "json": "a JSON value is compared by json_schema"},
     "choice": {"code": "a block of code is no letter", "json": "a JSON value is compared by json_schema"},

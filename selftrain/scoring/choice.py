@@ -45,6 +45,19 @@ def right(reference: str | None, metadata: Mapping[str, Any], choices: str | lis
     return _of_reference(reference, _options(metadata, choices))
 
 
+def wrong(reference: str | None, metadata: Mapping[str, Any], choices: str | list[str] | None) -> tuple[str, ...]:
+    """The labels of the wrong choices, and their texts where those are not the right one's too; without `choices` the
+    letters before and after the right one. Raises ValueError as `right` does."""
+    options = _options(metadata, choices)
+    label = _of_reference(reference, options)
+    if options is None:
+        place = _LETTERS.index(label)
+        return _LETTERS[(place + 1) % len(_LETTERS)], _LETTERS[place - 1]
+    others = [one for one in options if one != label and _folded(options[one]) != _folded(options[label])]
+    texts = [options[one] for one in others if _label(options[one]) is None and options[one] not in options]
+    return (*others, *texts)
+
+
 def labels_of(columns: Sequence[str]) -> list[str]:
     """What columns with one choice each are called: the one character that their names differ in at the end, in
     capitals (`option_a`: A, `choice1`: 1); A, B, ... where they differ otherwise."""

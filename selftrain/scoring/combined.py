@@ -13,10 +13,14 @@ from selftrain.config import ScoreConfig, ScorerConfig
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Group, Prompt, Score
 from selftrain.scoring import METRIC_PREFIX, Asked, Judge, Verdict
-from selftrain.scoring.judges import built, runs_apart
+from selftrain.scoring.judges import built, runs_apart, workers_of
+from selftrain.scoring.sandbox import Chosen
+from selftrain.scoring.threads import JudgingThreads
 
 COST_OF_RULE = 1.0
 COST_OF_PROCESS = 10.0
+# What the error of a candidate begins with that could not be judged because the sandbox failed.
+INFRA_ERROR = "infra_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,13 @@ class CombinedScorer:
     gives None it does not apply: it is left out, of the mean and as a gate, as in TRL's weighted sum; a candidate to
     which no part with a weight applies is unscored. A part of weight 0 that is no gate is only looked at. Close it, or
     use it in a `with`.
+
+    `score` may be called from several threads at once: best from those of `threads`, which live as long as the scorer.
     """
 
-    def __init__(self, parts: Sequence[Part], correct_at: float) -> None:
+    def __init__(self, parts: Sequence[Part], correct_at: float, *, threads: int = 1) -> None:
         self._parts, self._correct_at = tuple(parts), correct_at
+        self.threads = JudgingThreads(threads)
 
     def score(self, group: Group) -> tuple[Score, ...]:
         """One Score per candidate, in order."""
@@ -97,6 +104,8 @@ class CombinedScorer:
         errors = [
             (name, verdict.error or "gave no value") for name, verdict in verdicts.items() if verdict.value is None
         ]
+        infra = {part.name for part in asked if part.config.weight or part.config.gate}
+        infra &= {name for name, error in errors if error.startswith(INFRA_ERROR)}
         if not any(part.config.weight for part in asked):
             errors = [("", f"no scorer judges task {prompt.task!r}; name it in the tasks of one")]
         in_order = [(part.name, verdicts[part.name]) for part in asked if part.name in verdicts]
@@ -107,7 +116,7 @@ class CombinedScorer:
             answer=next((verdict.answer for _, verdict in in_order if verdict.answer is not None), None),
             explanation=_joined(asked, _explanations(asked, verdicts)),
             parts={part.name: _value_of(verdicts.get(part.name)) for part in asked},
-            error=_joined(asked, errors) if value is None else None,
+            error=_error(asked, errors, is_infra=bool(infra)) if value is None else None,
             extras=_extras(in_order),
         )
 
@@ -137,9 +146,11 @@ class CombinedScorer:
             part.judge.check_references([prompt for prompt in prompts if part.judges(prompt)])
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes and the threads. What a thread is judging is left without a verdict."""
+        self.threads.stop()
         for part in self._parts:
             part.judge.close()
+        self.threads.join()
 
     def __enter__(self) -> CombinedScorer:
         return self
@@ -194,6 +205,12 @@ def _joined(parts: Sequence[Part], lines: Sequence[tuple[str, str]]) -> str | No
     return "; ".join(f"{name}: {line}" if name else line for name, line in lines) or None
 
 
+def _error(parts: Sequence[Part], errors: Sequence[tuple[str, str]], *, is_infra: bool) -> str | None:
+    """Why there is no value. Where the sandbox failed, the text begins with that, so that it can be counted."""
+    text = _joined(parts, errors)
+    return f"{INFRA_ERROR}: {text}" if is_infra and text and not text.startswith(INFRA_ERROR) else text
+
+
 def _extras(verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
     """What all parts logged. A column that two of them name alike is the first's, and `<part>: <column>` the other's;
     calls of log_metric with one name are counted together."""
@@ -209,16 +226,20 @@ def _extras(verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
     return found
 
 
-def build_combined(config: ScoreConfig, base: Path, columns: Mapping[str, str]) -> CombinedScorer:
+def build_combined(
+    config: ScoreConfig, base: Path, columns: Mapping[str, str], sandbox: Chosen | None = None
+) -> CombinedScorer:
     """Start every scorer of the list; if one fails, those before it are ended."""
     parts: list[Part] = []
     try:
         for scorer in config.scorers:
             earlier = sum(1 for one in config.scorers[: len(parts)] if one.name == scorer.name)
             name = f"{scorer.name}#{earlier + 1}" if earlier else scorer.name
-            parts.append(Part(name, scorer, built(scorer, base, config.timeout_seconds, columns)))
+            judge = built(scorer, base, config.timeout_seconds, columns, config.workers, config.sandbox, sandbox)
+            parts.append(Part(name, scorer, judge))
     except BaseException:
         for part in parts:
             part.judge.close()
         raise
-    return CombinedScorer(parts, config.correct_at)
+    threads = max(workers_of(scorer, config.workers) for scorer in config.scorers)
+    return CombinedScorer(parts, config.correct_at, threads=threads)

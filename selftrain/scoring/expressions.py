@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from selftrain.scoring.extraction import after, boxed
+from selftrain.scoring.numerals import numerals
 
 
 def _set(words: str) -> frozenset[str]:
@@ -19,14 +20,17 @@ def _set(words: str) -> frozenset[str]:
 
 MAX_LENGTH = 300
 MAX_EXPONENT = 1000
+MAX_EXPONENT_OF_BRACKETS = 60
 MAX_DIGITS = 60
+MAX_DEPTH = 12
 
-_DELIMITERS = re.compile(r"\$|\\[()\[\]]|\\(?:left|right|[bB]igg?|displaystyle)(?![A-Za-z])|(?<!\\)\\!")
+_DELIMITERS = re.compile(r"(?<!\\)\$|\\[()\[\]]|\\(?:left|right|[bB]igg?|displaystyle)(?![A-Za-z])|(?<!\\)\\!")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
 _UNICODE = {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ "}
 _UNICODE |= {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "÷": "/", "\u00a0": " "}
 _ROOT = re.compile(r"√ ?(?:(\d+(?!\d|[.,]\d)|[A-Za-z])|\(([^()]*)\))")
-_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:(?:,|\{,\}|\\,)\d{3})+)(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:(?:,|\{,\}|\\,)\d{3})+)(?![\d,])")
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent|\\text\{\s*(?:per ?cent|\\?%)\s*\})\s*\Z")
 _UNIT = re.compile(
     r"(?:(?: ?\\(?:text|mathrm|mbox|textrm|rm) ?\{(?P<unit>[^{}]*)\}(?:\^\{?-?[1-4]\}?)?)|(?: ?\^ ?\{? ?\\circ ?\}?)"
@@ -57,6 +61,8 @@ _FINAL = _FUNCTIONS | _set(
 )
 _POWER = re.compile(r"(?:\^|\*\*)\s*(\{[^{}]*\}|\([^()]*\)|-?\d+|\\?[A-Za-z]+)")
 _TOWER = re.compile(r"(?:\^|\*\*)\s*(?:\{[^{}]*|\([^()]*|\d+\s*|[A-Za-z]\s*)(?:\^|\*\*)")
+_BRACKETS_TO_THE = re.compile(r"[)\]}]\s*(?:\^|\*\*)\s*\{?\s*-?(\d+)")
+_LONG_PRODUCT = re.compile(r"\d{4,}[\s)}\]]*!|!\s*!|\\[dt]?binom\s*\{[^{}]*(?:\d{4,}|\^)")
 _TEXT_ONLY = re.compile(r"\\(?:text|mathrm|mbox|textrm|textbf)\s*\{(?P<inside>[^{}\\]*)\}")
 _SIDE_BY_SIDE = re.compile(r"(?<!_)(?<!_\d)\d \d")
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
@@ -117,16 +123,26 @@ def final_answer(text: str) -> tuple[str | None, str]:
     return lines[0], "the whole text"
 
 
+def last_number(text: str) -> tuple[str | None, str]:
+    """The last number in a text, or None and why not. A text of many lists as many guesses."""
+    found = list(numerals(text[-MAX_LENGTH:]))
+    if not found:
+        return None, "the text holds no number at its end"
+    if found[-1].number is None:
+        return None, f"the last number of the text, {found[-1].text!r:.30}, is not plainly one"
+    return found[-1].text + ("%" if found[-1].percent else ""), "the last number of the text"
+
+
 def refusal(answer: str, reference: str) -> str | None:
     """Why an answer is not compared with that reference, whatever its value; None where it may be."""
     if len(answer) > MAX_LENGTH:
         return f"it is longer than {MAX_LENGTH} characters"
     plain, wanted = ascii_form(answer), ascii_form(reference)
-    if not plain.isascii():
+    if not plain.isascii() or _CONTROL.search(plain):
         return "it holds characters that are no mathematics"
     if re.search(rf"\d{{{MAX_DIGITS},}}", plain) and not re.search(rf"\d{{{MAX_DIGITS},}}", wanted):
         return f"it holds a number of {MAX_DIGITS} digits or more"
-    if (why := _bad_power(plain)) and not _bad_power(wanted):
+    if (why := _too_costly(plain)) and not _too_costly(wanted):
         return why
     allowed = _FINAL | set(_COMMAND.findall(wanted))
     unit = _UNIT.search(plain)
@@ -156,11 +172,25 @@ def _prose(plain: str) -> list[str]:
     return [word for word in found if len(word) > 2 or word.lower() in _SHORT_WORDS]
 
 
-def _bad_power(plain: str) -> str | None:
-    """Powers that take for ever to work out: high ones, and powers of powers."""
+def _too_costly(plain: str) -> str | None:
+    """What takes for ever to work out: high powers, powers of powers, long products, deep nesting."""
+    if _depth(plain) > MAX_DEPTH:
+        return f"its brackets are nested more than {MAX_DEPTH} deep"
+    if any(len(digits) > 3 or int(digits) > MAX_EXPONENT_OF_BRACKETS for digits in _BRACKETS_TO_THE.findall(plain)):
+        return f"it holds brackets to a power above {MAX_EXPONENT_OF_BRACKETS}"
+    if _LONG_PRODUCT.search(plain):
+        return "it holds a factorial or binomial coefficient of a large number"
     if any(_too_high(exponent) for exponent in _POWER.findall(plain)):
         return f"it holds an exponent above {MAX_EXPONENT}"
     return "it holds a power of a power" if _TOWER.search(plain) else None
+
+
+def _depth(plain: str) -> int:
+    depth = deepest = 0
+    for sign in plain:
+        depth += (sign in "([{") - (sign in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _too_high(exponent: str) -> bool:
@@ -178,7 +208,7 @@ def ascii_form(text: str) -> str:
     text = bold[1] if bold else text
     text = re.sub(r"(?<=\d)\\[,!](?=\d{3})", ",", text)
     text = text if _has_members(text) else _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[1]), text)
-    text = _DELIMITERS.sub("", text.replace(r"\$", "\x00")).replace("\x00", r"\$")
+    text = _DELIMITERS.sub("", text)
     return _SPACES.sub(" ", text).strip().removesuffix(".").strip()
 
 

@@ -1,8 +1,9 @@
 """User functions as scorers, seen from the trainer: never imported here, run in a worker process that can be killed.
 
-The worker is a fresh process in a group of its own, never a fork of the trainer (which holds threads, an accelerator
+A worker is a fresh process in a group of its own, never a fork of the trainer (which holds threads, an accelerator
 and open files). A group's candidates are sent together and answered one by one, so the time-out is each candidate's;
-a function with TRL's signature gets them all at once, and their time-outs together.
+a function with TRL's signature gets them all at once, and their time-outs together. Threads that ask at the same time
+each have a worker of their own, as far as there are enough, and wait for theirs in poll().
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -24,6 +26,7 @@ from typing import Any
 from selftrain.errors import ConfigError, DataError, DependencyError, SelftrainError
 from selftrain.records import Prompt
 from selftrain.scoring import Asked, Verdict
+from selftrain.scoring.results import dead, ending, late
 from selftrain.scoring.worker import HEADER, frame
 
 # Not `-m`: that puts the working directory first on the path, where a user's json.py would be imported for ours.
@@ -41,6 +44,10 @@ class _TimedOut(Exception):  # noqa: N818
 
 class _Died(Exception):  # noqa: N818
     pass
+
+
+class _Closed(Exception):  # noqa: N818
+    """The judge was closed while it judged: its verdict is wanted no more."""
 
 
 class _Worker:
@@ -97,13 +104,26 @@ class _Worker:
             if remaining <= 0:
                 raise _TimedOut
 
+    def busy_seconds(self) -> float:
+        """The processor time it has taken; without /proc, the time there is, which is never less."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return time.monotonic()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill(self) -> None:
+        """Kill the process and all it started. Another thread may be waiting for it, and sees it die: the pipes stay
+        open, or their numbers could be another file's by the time it looks."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def stop(self, *, grace_seconds: float = 0.0) -> int:
         """Kill the process and all it started; the exit code it ended with."""
         self._requests.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_seconds)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
         code = self._process.wait()
         self._answers.close()
         return code
@@ -111,7 +131,14 @@ class _Worker:
 
 class FunctionJudge:
     """A function in a worker, or a built-in rule that must be stoppable. Construction loads it; raises ConfigError,
-    DataError or DependencyError where that fails. `columns` are the data's names of the prompt and the reference."""
+    DataError or DependencyError where that fails. `columns` are the data's names of the prompt and the reference.
+
+    At most `workers` processes, the first one at once and the others when that many threads ask at the same time.
+
+    A user's function that takes too long, or ends its process, leaves its candidate unscored. A built-in rule
+    (`is_rule`) does so because of what the candidate wrote, which is wrong then, or a policy could have its failures
+    left out; unscored where the machine may be at fault: little time on a processor, or the process was killed.
+    """
 
     def __init__(
         self,
@@ -123,6 +150,8 @@ class FunctionJudge:
         check: str | None = None,
         prepare: str | None = None,
         columns: Mapping[str, str] = MappingProxyType({}),
+        workers: int = 1,
+        is_rule: bool = False,
     ) -> None:
         self._reference = reference
         self._columns = {name: what for name, what in columns.items() if name not in _TRLS_OWN}
@@ -133,10 +162,14 @@ class FunctionJudge:
             "check": check,
             "prepare": prepare,
         }
-        self._timeout = timeout_seconds
+        self._timeout, self._is_rule = timeout_seconds, is_rule
         self._loaded: dict[str, Any] = {}
-        self._worker: _Worker | None = None
-        self._start()
+        self._room = threading.Semaphore(workers)
+        self._lock = threading.Lock()
+        self._workers: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        self._is_closed = False
+        self._idle.append(self._start())
 
     def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> list[Verdict]:
         """One Verdict per candidate, in order. A function with TRL's signature is asked once, about all of them, and
@@ -170,62 +203,99 @@ class FunctionJudge:
             calls = [{"of": "check", "given": _given(prompt, None, self._loaded["checks"])} for prompt in some]
             for prompt, answer in zip(some, self._ask(calls, self._timeout), strict=True):
                 if answer["value"] != 1.0:
-                    yield prompt, str(answer["error"])
+                    yield prompt, str(answer["error"] or answer["explanation"])
 
     def close(self) -> None:
-        """End the worker."""
-        self._stop()
+        """End the workers, also those that another thread waits for: that thread's call ends by an error."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            for worker in self._workers.difference(idle):
+                worker.kill()
+        for worker in idle:
+            self._stop(worker)
 
     def _ask(self, calls: Sequence[Any], seconds: float) -> list[Any]:
-        """What the worker answers to each call within so many seconds, or else a verdict with the error."""
-        answers: list[Any] = []
-        died_before = False
-        while len(answers) < len(calls):
-            worker = self._worker or self._start()
-            try:
-                worker.send(calls[len(answers) :], seconds)
-                while len(answers) < len(calls):
-                    answers.append(worker.receive(seconds))
+        """What a worker answers to each call within so many seconds, or else a verdict with the error."""
+        with self._room:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            answers: list[Any] = []
+            died_before = late_before = False
+            while len(answers) < len(calls):
+                worker = worker or self._start()
+                busy_before = worker.busy_seconds()
+                # What was late before is asked alone, and may take twice as long: the machine may be busy.
+                rest = calls[len(answers) :][: 1 if late_before else None]
+                limit = 2 * seconds if late_before else seconds
+                try:
+                    worker.send(rest, limit)
+                    for _ in rest:
+                        answers.append(worker.receive(limit))
+                        died_before = late_before = False
+                except _TimedOut:
+                    busy = worker.busy_seconds() - busy_before
+                    self._stop(worker)
+                    worker = None
+                    late_before = self._is_rule and not late_before
+                    if not late_before:
+                        answers.append(asdict(late(seconds, is_to_blame=self._is_rule and busy >= seconds / 4)))
                     died_before = False
-            except _TimedOut:
-                self._stop()
-                answers.append(asdict(Verdict(None, error=f"timed out after {seconds:g} s")))
-                died_before = False
-            except (_Died, ValueError):
-                # Once more in a fresh worker: the kernel, short of memory, may have killed it for no fault of its own.
-                code = self._stop(grace_seconds=1.0)
-                if died_before:
-                    answers.append(asdict(Verdict(None, error=f"the worker died twice ({_ending(code)})")))
-                died_before = not died_before
-        return answers
+                except (_Died, ValueError):
+                    # Once more in a fresh worker: the kernel, short of memory, may have killed it without its fault.
+                    code = self._stop(worker, grace_seconds=1.0)
+                    worker = None
+                    if self._is_closed:
+                        raise _Closed from None
+                    if died_before:
+                        answers.append(asdict(dead(code, is_to_blame=self._is_rule and code != -signal.SIGKILL)))
+                    died_before = not died_before
+                except BaseException:
+                    self._stop(worker)  # it may be in the middle of an answer
+                    raise
+            self._put_back(worker)
+            return answers
+
+    def _put_back(self, worker: _Worker | None) -> None:
+        with self._lock:
+            if worker is not None and not self._is_closed:
+                self._idle.append(worker)
+                return
+        if worker is not None:
+            self._stop(worker)
 
     def _call(self, prompt: Prompt, asked: Asked) -> dict[str, Any]:
         return {"of": "text", "given": _given(prompt, asked, self._loaded["takes"])}
 
     def _start(self) -> _Worker:
-        worker = _Worker()
-        self._worker = worker
+        with self._lock:
+            if self._is_closed:
+                raise _Closed
+            worker = _Worker()
+            self._workers.add(worker)
         try:
             worker.send(self._task, LOAD_SECONDS)
             answer = worker.receive(LOAD_SECONDS)
         except _TimedOut:
-            self._stop()
+            self._stop(worker)
             raise DataError(f"{self._task['reference']}: importing it took over {LOAD_SECONDS:g} s") from None
         except _Died:
-            ending = _ending(self._stop(grace_seconds=1.0))
-            raise DataError(f"{self._task['reference']}: its process ended while it was imported ({ending})") from None
+            code = self._stop(worker, grace_seconds=1.0)
+            ended = f"its process ended while it was imported ({ending(code)})"
+            raise DataError(f"{self._task['reference']}: {ended}") from None
         except BaseException:
-            self._stop()
+            self._stop(worker)
             raise
         if "error" in answer:
-            self._stop()
+            self._stop(worker)
             raise _KINDS.get(answer["error"], SelftrainError)(answer["message"])
         self._loaded = answer
         return worker
 
-    def _stop(self, *, grace_seconds: float = 0.0) -> int:
-        worker, self._worker = self._worker, None
-        return worker.stop(grace_seconds=grace_seconds) if worker else 0
+    def _stop(self, worker: _Worker, *, grace_seconds: float = 0.0) -> int:
+        with self._lock:
+            self._workers.discard(worker)
+        return worker.stop(grace_seconds=grace_seconds)
 
 
 def _given(prompt: Prompt, asked: Asked | None, names: Collection[str]) -> dict[str, Any]:
@@ -275,7 +345,3 @@ def _message(asked: Asked) -> dict[str, str]:
 
 def _as_asked(prompt: Prompt) -> Any:
     return prompt.text if prompt.messages is None else [asdict(message) for message in prompt.messages]
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

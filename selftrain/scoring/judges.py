@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from selftrain.config import ExtractConfig, ScorerConfig
+from selftrain.config import ExtractConfig, SandboxConfig, ScorerConfig
 from selftrain.errors import DataError
 from selftrain.plugins import load_function
 from selftrain.records import Prompt
@@ -17,29 +17,48 @@ from selftrain.scoring import SCORERS, Asked, BuiltIn, Judge, Verdict
 from selftrain.scoring.extraction import Extraction, extract
 from selftrain.scoring.functions import FunctionJudge
 from selftrain.scoring.rules import check_reference
+from selftrain.scoring.sandbox import Chosen
 from selftrain.scoring.structured import schema_of
+from selftrain.world import cores_of_process
 
 MATCHED = "selftrain.scoring.extraction:matched"
+MOST_WORKERS = 8
 
 
 def built(
-    scorer: ScorerConfig, base: Path, timeout_seconds: float, columns: Mapping[str, str] = MappingProxyType({})
+    scorer: ScorerConfig,
+    base: Path,
+    timeout_seconds: float,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    workers: int | None = None,
+    limits: SandboxConfig = SandboxConfig(),  # noqa: B008 - frozen
+    sandbox: Chosen | None = None,
 ) -> Judge:
-    """Start a scorer; `columns` as `scoring.build` has them. Raises ConfigError, DataError or DependencyError where it
-    cannot be used."""
+    """Start a scorer; `columns` and `sandbox` as `scoring.build` has them, `workers` as `score.workers`, `limits` as
+    `score.sandbox`. Raises ConfigError, DataError, DependencyError or SandboxRefused where it cannot be used."""
     built_in = SCORERS.get(scorer.name)
     judge: Judge
     if built_in is None:
         judge = FunctionJudge(
-            scorer.name, base=base, params=scorer.params, timeout_seconds=timeout_seconds, columns=columns
+            scorer.name,
+            base=base,
+            params=scorer.params,
+            timeout_seconds=timeout_seconds,
+            columns=columns,
+            workers=workers or 1,
         )
+    elif built_in.sandboxed:
+        of_code = load_function(built_in.rule, base)
+        judge = of_code(limits, workers_of(scorer, workers), columns, sandbox, **scorer.params)
     else:
-        judge = RuleJudge(scorer.name, built_in, _params(scorer, base), base, timeout_seconds)
+        judge = RuleJudge(
+            scorer.name, built_in, _params(scorer, base), base, timeout_seconds, workers_of(scorer, workers)
+        )
     config = extract_of(scorer)
     if config.by == "whole":
         return judge
     try:
-        return Extracting(judge, config, base, timeout_seconds)
+        return Extracting(judge, config, base, timeout_seconds, workers_of(scorer, workers))
     except BaseException:
         judge.close()
         raise
@@ -55,7 +74,18 @@ def extract_of(scorer: ScorerConfig) -> ExtractConfig:
 def runs_apart(scorer: ScorerConfig) -> bool:
     """Whether the scorer needs a process of its own."""
     built_in = SCORERS.get(scorer.name)
-    return built_in is None or built_in.in_worker or scorer.extract.by == "regex"
+    return built_in is None or built_in.in_worker or built_in.sandboxed or scorer.extract.by == "regex"
+
+
+def workers_of(scorer: ScorerConfig, workers: int | None) -> int:
+    """How many threads can judge by it at a time, where `score.workers` is that. A rule in this process gains nothing
+    by a second one, and a user's function may keep state."""
+    built_in = SCORERS.get(scorer.name)
+    if built_in is None and scorer.extract.by != "regex":
+        return workers or 1
+    if runs_apart(scorer):
+        return workers or min(cores_of_process(), MOST_WORKERS)
+    return 1
 
 
 def _params(scorer: ScorerConfig, base: Path) -> dict[str, Any]:
@@ -68,7 +98,13 @@ class RuleJudge:
     """A built-in rule. Judged here, or by a worker where the rule must be stoppable."""
 
     def __init__(
-        self, name: str, built_in: BuiltIn, params: Mapping[str, Any], base: Path, timeout_seconds: float
+        self,
+        name: str,
+        built_in: BuiltIn,
+        params: Mapping[str, Any],
+        base: Path,
+        timeout_seconds: float,
+        workers: int = 1,
     ) -> None:
         self._name, self._params = name, dict(params)
         self._rule = load_function(built_in.rule, base)
@@ -83,6 +119,8 @@ class RuleJudge:
                 timeout_seconds=timeout_seconds,
                 check=built_in.check,
                 prepare=built_in.prepare,
+                workers=workers,
+                is_rule=True,
             )
 
     def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> Sequence[Verdict]:
@@ -150,12 +188,16 @@ def _of_prompt(function: Callable[..., Any], prompt: Prompt) -> dict[str, Any]:
 class Extracting:
     """A scorer that sees only what was taken out of a text. A text without an answer is wrong, and nobody is asked."""
 
-    def __init__(self, judge: Judge, config: ExtractConfig, base: Path, timeout_seconds: float) -> None:
+    def __init__(
+        self, judge: Judge, config: ExtractConfig, base: Path, timeout_seconds: float, workers: int = 1
+    ) -> None:
         self._judge, self._config = judge, config
         self._worker: FunctionJudge | None = None
         if config.by == "regex":  # only a process of its own can be stopped
             params = {"by": "regex", "argument": config.argument, "take": config.take}
-            self._worker = FunctionJudge(MATCHED, base=base, params=params, timeout_seconds=timeout_seconds)
+            self._worker = FunctionJudge(
+                MATCHED, base=base, params=params, timeout_seconds=timeout_seconds, workers=workers, is_rule=True
+            )
 
     def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> Sequence[Verdict]:
         """One Verdict per candidate, in order, whose explanation says what was taken and what the scorer says of it."""

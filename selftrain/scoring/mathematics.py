@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import signal
+import time
 import warnings
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from selftrain.scoring import Verdict
 from selftrain.scoring.expressions import (
@@ -16,13 +18,17 @@ from selftrain.scoring.expressions import (
     ascii_form,
     final_answer,
     is_unit,
+    last_number,
     read,
     refusal,
     relations,
     words_of,
 )
+from selftrain.scoring.perturbing import of_mathematics
 
 COMPARE_SECONDS = 4.0
+CHECK_SECONDS = 1.5
+ALL_COMPARED = 300
 
 
 class _TakesTooLong(BaseException):
@@ -37,7 +43,7 @@ def prepare() -> None:
     _verified(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
 
 
-def math(text: str, reference: str) -> Verdict:
+def math(text: str, reference: str, *, fallback: Literal["none", "last_number"] = "none") -> Verdict:
     """Correct when the text's one final answer equals the reference's: the one \\boxed{}, or else what follows the one
     `####`, or else the whole of a text that is only an expression. The reference is read the same way, so GSM8K's and
     MATH's solutions can be references as they are.
@@ -45,9 +51,15 @@ def math(text: str, reference: str) -> Verdict:
     A plain number must be written as one (`42`, `1,234`, `3/4`, not `40+2`), and is compared exactly. A percentage
     equals only a percentage, tuples and intervals keep order and brackets, `x=5` equals `5`, other equations need one
     in the reference, and no integral, sum or limit stands for its value. What cannot be compared within 4 seconds is
-    wrong."""
+    wrong.
+
+    `fallback: last_number` takes the last number of a text that is no expression and has neither mark, as evaluations
+    of base models do. It pays a candidate that lists numbers until one fits, and takes `not 42` for 42: measure with
+    it, and do not train on it."""
     wanted = _of_reference(reference)
     answer, where = final_answer(text)
+    if answer is None and fallback == "last_number" and r"\boxed" not in text and "####" not in text:
+        answer, where = last_number(text)
     if answer is None:
         return Verdict(0.0, None, where)
     shown = answer if len(answer) <= 100 else answer[:99] + "…"
@@ -60,12 +72,31 @@ def math(text: str, reference: str) -> Verdict:
     return Verdict(0.0, canonical, f"{shown!r} ({where}): {why}; the reference is {wanted!r:.100}")
 
 
-def check(reference: str) -> None:
-    """Raise ValueError unless the reference has one final answer that equals itself."""
+def check(reference: str, *, fallback: Literal["none", "last_number"] = "none") -> None:
+    """Raise ValueError unless the reference has one final answer that equals itself, and none that is near it and wrong
+    (`perturbing`). Whether expressions with symbols or roots differ is for math-verify to find out, which takes long:
+    it is asked about two copies of each, and after 300 such references about every tenth."""
     wanted = _of_reference(reference)
     why = refusal(wanted, wanted) or _difference(read(wanted), read(wanted), same_text=False, is_reference=True)
     if why is not None:
         raise ValueError(f"the reference {wanted!r:.100} does not equal itself by this rule: {why}")
+    start = time.monotonic()
+    for copy in _wrong_copies(wanted):
+        if time.monotonic() - start > CHECK_SECONDS:
+            return
+        if math(rf"\boxed{{{copy}}}", reference, fallback=fallback).value == 1.0:
+            raise ValueError(f"the wrong answer {copy!r:.100} equals the reference {wanted!r:.100} by this rule")
+
+
+def _wrong_copies(wanted: str) -> tuple[str, ...]:
+    copies = of_mathematics(wanted)
+    if read(wanted).number is not None:
+        return copies
+    number = next(_compared)
+    return copies[:2] if number < ALL_COMPARED or number % 10 == 0 else ()
+
+
+_compared = itertools.count()  # references of this process that are no plain numbers
 
 
 def _of_reference(reference: str) -> str:
@@ -140,7 +171,7 @@ def _difference_by_library(wanted: str, given: str) -> str | None:
         return None if _verified(wanted, given) else "its value differs"
     except _TakesTooLong:
         return f"it could not be compared within {COMPARE_SECONDS:g} s"
-    except (RecursionError, MemoryError) as error:
+    except Exception as error:  # the reference was compared with itself before any work, so this is the candidate's
         return f"it could not be compared ({type(error).__name__})"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -86,3 +86,22 @@ def plain(value: Any) -> Any:
 def cut(text: str, limit: int = MAX_CHARACTERS) -> str:
     """At most so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def late(seconds: float, *, is_to_blame: bool) -> Verdict:
+    """What is said of a candidate that took over its time; `is_to_blame`: it is wrong, else it is unscored."""
+    if is_to_blame:
+        return Verdict(0.0, explanation=f"judging it took over the time limit of {seconds:g} s, twice")
+    return Verdict(None, error=f"timed out after {seconds:g} s")
+
+
+def dead(code: int, *, is_to_blame: bool) -> Verdict:
+    """The same of one with which the worker process ended, by that exit code, twice."""
+    if is_to_blame:
+        return Verdict(0.0, explanation=f"judging it ended the process that does so, twice ({ending(code)})")
+    return Verdict(None, error=f"the worker died twice ({ending(code)})")
+
+
+def ending(code: int) -> str:
+    """An exit code in words."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -37,7 +37,7 @@ def exact(text: str, reference: str, *, strip: bool = True) -> Verdict:
 def normalised(text: str, reference: str, *, punctuation: bool = True, articles: bool = True) -> Verdict:
     """Correct when equal after NFKC, case folding and folding of white space. `punctuation: false` and
     `articles: false` ignore those (a, an, the) as well."""
-    answer, wanted = (_normal(one, punctuation=punctuation, articles=articles) for one in (text, reference))
+    answer, wanted = (normal_form(one, punctuation=punctuation, articles=articles) for one in (text, reference))
     if not wanted:
         raise ValueError("nothing is left of the reference once it is normalised")
     if answer == wanted:
@@ -45,7 +45,8 @@ def normalised(text: str, reference: str, *, punctuation: bool = True, articles:
     return Verdict(0.0, answer, f"the text is {_shown(answer)}, the reference {_shown(wanted)}, once normalised")
 
 
-def _normal(text: str, *, punctuation: bool, articles: bool) -> str:
+def normal_form(text: str, *, punctuation: bool = True, articles: bool = True) -> str:
+    """The text as `normalised` compares it."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not punctuation:
         text = "".join(character for character in text if not unicodedata.category(character).startswith("P"))
