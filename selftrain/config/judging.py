@@ -127,8 +127,9 @@ class ScoreConfig(Section):
     correct_at: float = 1.0
     """A candidate is correct when its value is at least this."""
     timeout_seconds: float = Field(default=10.0, gt=0)
-    """Per candidate, for scorers in a process of their own; over it the candidate is unscored. A function with TRL's
-    signature has that long for each candidate of its group, all together."""
+    """Per candidate, for scorers in a process of their own. A function of yours that takes longer leaves the candidate
+    unscored; a built-in rule is given twice as long once more, alone, and then the answer is wrong. A function with
+    TRL's signature has that long for each candidate of its group, all together. `code` has `sandbox` instead."""
     max_unscored_rate: float = Field(default=0.05, ge=0, le=1, json_schema_extra=GUARD)
     """The phase fails when a larger share of its candidates could not be scored."""
     max_infra_error_rate: float = Field(default=0.01, ge=0, le=1, json_schema_extra=GUARD)

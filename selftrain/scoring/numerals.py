@@ -21,7 +21,9 @@ _PLAIN = re.compile(
 _PERCENT = re.compile(r"\s*(?:\\?[%％﹪٪]|per\s?cent\b)", re.IGNORECASE)
 # A dash that only symbols or LaTeX commands part from the number: a minus or a bullet, who knows.
 _LOOSE_SIGN = re.compile(r"[-−–—](?:\\[A-Za-z]+|\\[^A-Za-z\n]|[^\w\n>\-−–—\\])*\Z")
-_WORKED_ON = re.compile(r"(?:√|\\sqrt(?:\[[^\]\n]*\])?|\^|\b(?:minus|negative))[\s${(\[]*\Z", re.IGNORECASE)
+_WORKED_ON = re.compile(
+    r"(?:√|[±∓]|\\pm|\\mp|\\sqrt(?:\[[^\]\n]*\])?|\^|\b(?:minus|negative))[\s${(\[]*\Z", re.IGNORECASE
+)
 _GOES_ON = re.compile(r"\s*(?:‰|\^|√|π|\\?pi\b|(?:hundred|thousand|million|billion|trillion|dozen)s?\b)", re.IGNORECASE)
 _MAX_LENGTH = 200
 _LOOK_BACK = 200

@@ -35,8 +35,8 @@ def exact(text: str, reference: str, *, strip: bool = True) -> Verdict:
 
 
 def normalised(text: str, reference: str, *, punctuation: bool = True, articles: bool = True) -> Verdict:
-    """Correct when equal after NFKC, case folding and folding of white space. `punctuation: false` and
-    `articles: false` ignore those (a, an, the) as well."""
+    """Correct when equal after NFKC (but x² is x^2, not x2), case folding and folding of white space.
+    `punctuation: false` and `articles: false` ignore those (a, an, the) as well."""
     answer, wanted = (normal_form(one, punctuation=punctuation, articles=articles) for one in (text, reference))
     if not wanted:
         raise ValueError("nothing is left of the reference once it is normalised")
@@ -47,12 +47,19 @@ def normalised(text: str, reference: str, *, punctuation: bool = True, articles:
 
 def normal_form(text: str, *, punctuation: bool = True, articles: bool = True) -> str:
     """The text as `normalised` compares it."""
+    text = "".join(map(_raised_or_lowered, text))
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not punctuation:
         text = "".join(character for character in text if not unicodedata.category(character).startswith("P"))
     if not articles:
         text = _ARTICLES.sub(" ", text)
     return " ".join(text.split())
+
+
+def _raised_or_lowered(character: str) -> str:
+    """`²` as `^2`, `₂` as `_2`: NFKC would make 4⁶ the number 46."""
+    kind, _, plain = unicodedata.decomposition(character).partition(" ")
+    return {"<super>": "^", "<sub>": "_"}.get(kind, "") + character if plain else character
 
 
 def numeric(

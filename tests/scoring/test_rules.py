@@ -186,6 +186,21 @@ def test_exact_forgives_white_space_at_the_ends_and_nothing_else() -> None:
     assert exact("Par is", "Paris").value == 0.0
 
 
+@pytest.mark.parametrize("text", ["4⁶", "⁴⁶", "₄₆", "4₆", "⁴6"])
+def test_normalised_keeps_raised_and_lowered_digits_apart(text: str) -> None:
+    assert normalised(text, "46").value == 0.0
+    assert normalised(text, text).value == 1.0
+
+
+def test_normalised_reads_a_raised_digit_as_a_power() -> None:
+    assert normalised("x² + 1", "x^2 + 1").value == 1.0
+
+
+@pytest.mark.parametrize("text", ["±46", "± 46", "\\pm 46", "$\\pm46$", "∓46", "\\mp{46}"])
+def test_numeric_takes_plus_or_minus_for_no_number(text: str) -> None:
+    assert numeric(text, "46").value == 0.0
+
+
 def test_normalised_folds_case_white_space_and_compatible_characters() -> None:
     assert normalised("  THE\tﬁne  Straße ", "the fine strasse").value == 1.0
     assert normalised("the cat.", "cat").value == 0.0
