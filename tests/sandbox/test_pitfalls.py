@@ -47,16 +47,6 @@ def told(chosen: Chosen, code: str, limits: Limits = LIMITS, **options: Any) -> 
 
 
 @pytest.fixture
-def bubblewrap() -> Chosen:
-    return chosen_or_skip("bubblewrap")
-
-
-@pytest.fixture
-def landlock() -> Chosen:
-    return chosen_or_skip("landlock")
-
-
-@pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
     """A file of the trainer's that everybody may write."""
     kept = tmp_path / "checkpoint"
@@ -70,10 +60,9 @@ def outside(tmp_path: Path) -> Iterator[Path]:
         assert getattr(before, what) == getattr(after, what), what
 
 
-def test_1_the_environment_of_bubblewrap_itself_holds_no_secret(
-    bubblewrap: Chosen, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_1_the_environment_of_bubblewrap_itself_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     # --clearenv clears the environment of the program inside; bwrap's own process keeps what it was started with.
+    bubblewrap = chosen_or_skip("bubblewrap")
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     code = """
 import os, glob
@@ -95,7 +84,7 @@ channel.send(repr(seen))
     assert not any(SECRET.encode() in one for one in environments.values())
 
 
-def test_2_every_place_that_can_be_written_has_a_size(bubblewrap: Chosen) -> None:
+def test_2_every_place_that_can_be_written_has_a_size() -> None:
     # `--size` holds for one --tmpfs alone; bwrap's own / and /dev are as large as the machine's memory.
     code = """
 import os, sys
@@ -120,7 +109,7 @@ except OSError:
 channel.send([writable, taken])
 """
     before = descendants(os.getpid())
-    with Sandbox(bubblewrap, LIMITS, driver=DRIVER) as sandbox:
+    with Sandbox(chosen_or_skip("bubblewrap"), LIMITS, driver=DRIVER) as sandbox:
         found, (ended,) = sandbox.attempt([{"code": TRY + code}], lambda running: running[0].receive())
         mounts = set()
         for one in descendants(os.getpid()).keys() - before.keys():
@@ -194,7 +183,7 @@ channel.send([children, taken])
     assert ended.peak_bytes <= 256 << 20
 
 
-def test_5_what_landlock_does_not_govern_is_refused(landlock: Chosen, outside: Path) -> None:
+def test_5_what_landlock_does_not_govern_is_refused(outside: Path) -> None:
     link = outside.with_name("latest")
     link.symlink_to(outside)
     code = f"""
@@ -209,7 +198,7 @@ channel.send([
     tried(lambda: os.readlink({str(link)!r})),
 ])
 """
-    refusals, _ = told(landlock, code)
+    refusals, _ = told(chosen_or_skip("landlock"), code)
     assert refusals == ["PermissionError"] * 6
 
 

@@ -133,6 +133,27 @@ def fill_a_folder_that_cannot_be_listed(facts: dict[str, Any], tell: Any) -> Non
 
 
 @attack("blocks")
+def fill_the_disk_among_names_that_come_and_go(facts: dict[str, Any], tell: Any) -> None:
+    # Whoever counts them and stops at the first that is gone again does not see the others.
+    ends = threading.Event()
+
+    def churn() -> None:
+        number = 0
+        while not ends.is_set():
+            number = (number + 1) % 300
+            os.close(os.open(f"gone-{number}", os.O_CREAT))
+            os.unlink(f"gone-{number}")
+
+    threads = [threading.Thread(target=churn, daemon=True) for _ in range(3)]
+    for one in threads:
+        one.start()
+    try:
+        fill(".", tell)
+    finally:
+        ends.set()
+
+
+@attack("blocks")
 def fill_the_disk_with_files_without_names(facts: dict[str, Any], tell: Any) -> None:
     taken = 0
     held = []
