@@ -10,7 +10,7 @@ from typing import Any
 from attack_world import MEMORY, OUTPUT, SCRATCH, Came, World, descendants, resident
 
 THREADS = 1000
-FILES = 5_000
+FILES = 4_300
 
 
 def told(came: Came, word: str) -> list[Any]:

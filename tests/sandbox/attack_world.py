@@ -230,11 +230,12 @@ class World:
             one.close()
         self.sockets.clear()
         remove(self.root)
-        clean_up_elsewhere()
+        clean_up_elsewhere(self.note)
 
 
-def clean_up_elsewhere() -> None:
-    """Remove what the attacks on other folders left there, where nothing held them."""
+def clean_up_elsewhere(note: str) -> None:
+    """Remove what the attacks on other folders left there, where nothing held them; only what holds this note, as other
+    suites may run at the same time."""
     for folder in (
         *sys.path,
         os.getcwd(),
@@ -248,7 +249,8 @@ def clean_up_elsewhere() -> None:
     ):
         with contextlib.suppress(OSError):
             for one in (*Path(folder).glob("selftrain?attack*"), *Path(folder).glob("__pycache__/selftrain?attack*")):
-                one.unlink()
+                if note.encode() in one.read_bytes():
+                    one.unlink()
 
 
 def remove(folder: Path) -> None:

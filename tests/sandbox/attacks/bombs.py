@@ -204,14 +204,15 @@ def fill_what_is_mounted_in_memory(facts: dict[str, Any], tell: Any) -> None:
     tell({"blocks": taken})
 
 
-@attack("files")
+@attack("files", seconds=8.0)
 def make_many_files(facts: dict[str, Any], tell: Any) -> None:
     made = 0
     try:
-        for number in range(6_000):
+        for number in range(4_600):
             os.close(os.open(str(number), os.O_CREAT))
             made = number
     finally:
+        time.sleep(HELD)
         tell({"files": made})
 
 
