@@ -200,8 +200,8 @@ def init(
     scorer: Annotated[
         str | None,
         typer.Option(
-            help="exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym, or function (writes "
-            "verify.py).",
+            help="exact, normalised, numeric, regex, choice, math, json_schema, code (runs the rows' tests), "
+            "reasoning_gym, or function (writes verify.py).",
             metavar="KIND",
         ),
     ] = None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from selftrain import tables
 from selftrain.config import ScoreConfig
 from selftrain.planning import Draw, blocks
-from selftrain.records import Block, Candidate, Group, Prompt, Score
+from selftrain.records import Block, Candidate, Group, Prompt, Score, digest
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.sampling import Sampler
@@ -29,13 +29,15 @@ class Drawing:
     """Draws and judges for one run, every rank a share of the blocks.
 
     `busy_seconds` is the time this rank spent so far inside samplers, or waiting for scores with nothing to sample;
-    `drawn_tokens` is what all ranks sampled.
+    `drawn_tokens` is what all ranks sampled. `tier` is that of the sandbox, where there is one: scores of another one
+    are taken only once they are committed.
     """
 
-    def __init__(self, run_path: Path, world: World, *, seed: int) -> None:
+    def __init__(self, run_path: Path, world: World, *, seed: int, tier: str | None = None) -> None:
         self._run_path = run_path
         self._world = world
         self._seed = seed
+        self._tier = tier
         self.busy_seconds = 0.0
         self.drawn_tokens = 0
         self._begun: dict[str, Judging] = {}
@@ -85,7 +87,8 @@ class Drawing:
     def judging(self, scorer: CombinedScorer, prompts: Mapping[str, Prompt], folder: str, fingerprint: str) -> Judging:
         """The judging into that folder: the one that was begun while its blocks were drawn, or a new one."""
         if folder not in self._begun:
-            self._begun[folder] = Judging(self._run_path, scorer, prompts, folder, fingerprint)
+            judged_with = fingerprint if self._tier is None else digest([fingerprint, self._tier])
+            self._begun[folder] = Judging(self._run_path, scorer, prompts, folder, judged_with)
         return self._begun[folder]
 
     def judge(

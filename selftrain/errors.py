@@ -4,6 +4,7 @@
     ├── ConfigError        2   wrong usage, recipe or configuration
     │   └── RunLocked      2   another process holds the run directory
     ├── DataError         65   a data set, plug-in or committed file holds something that cannot be used
+    │   └── UnusablePrompts 65 prompts that a scorer cannot judge
     ├── DependencyError   69   a package, model, hub or service is missing
     ├── PhaseError        70   a phase could not do its work (NaN, too many unscored candidates, ...)
     ├── DiskError         74   writing failed: disk full, read-only, no permission
@@ -15,6 +16,9 @@ any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class SelftrainError(Exception):
@@ -39,6 +43,25 @@ class DataError(SelftrainError):
     """A data set, plug-in or committed file holds something that cannot be used."""
 
     exit_code = 65
+
+
+class UnusablePrompts(DataError):  # noqa: N818 - reads as a fact
+    """Prompts that a scorer cannot judge; `why` has the reason of every one of them by its id."""
+
+    def __init__(self, message: str, why: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.why = dict(why)
+
+    @classmethod
+    def of(cls, head: str, why: Mapping[str, str], advice: str) -> UnusablePrompts:
+        """The error whose message has `head`, the first five prompts, `advice`, and how to leave them all out."""
+        lines = [f"  prompt {one}: {reason}" for one, reason in list(why.items())[:5]]
+        more = [f"  and {len(why) - 5} more"] if len(why) > 5 else []
+        leave = (
+            "to leave them out: `selftrain audit RECIPE --unusable FOLDER` writes the ids of all of them to files that "
+            "prompts.<set>.exclude takes"
+        )
+        return cls("\n".join([head, *lines, *more, advice, leave]), why)
 
 
 class DependencyError(SelftrainError):

@@ -80,7 +80,7 @@ def run_seeds(world: World, composed: Composed, seeds: Sequence[int], *, runs_di
         paths.append(one_run(world, of_seed, runs_dir=runs_dir, fork=None, typed=typed, group=name))
         gc.collect()  # rooms and their loaded model hold each other: the next run's would be loaded beside them
     if world.is_first and (composed.config.prompts.validate_ or composed.config.prompts.test):
-        _conclude_seeds(name, paths, runs_dir)
+        _conclude_seeds(name, paths, runs_dir, composed.config)
 
 
 def _require_name(name: str, what: str) -> None:
@@ -88,17 +88,19 @@ def _require_name(name: str, what: str) -> None:
         raise ConfigError(f"{name!r}, for {what}, cannot name a folder (at most 64 characters); set a shorter name=")
 
 
-def _conclude_seeds(name: str, paths: Sequence[Path], runs_dir: Path) -> None:
+def _conclude_seeds(name: str, paths: Sequence[Path], runs_dir: Path, config: Config) -> None:
     from selftrain.comparing import verdict_of_seeds
     from selftrain.reporting.seeds import seeds_lines
 
     verdict = asdict(verdict_of_seeds(paths))
     path = runs_dir / f"{name}.seeds-{'-'.join(map(str, verdict['seeds']))}.json"
-    data = {"runs": [str(one) for one in paths], **verdict}
+    sandboxes = [read_json(one / "config.json").get("sandbox") for one in paths]
+    said = list(dict.fromkeys(words for one in sandboxes for words in sandboxing.caveats(config, one)))
+    data = {"runs": [str(one) for one in paths], **verdict, "caveats": said}
     publish_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
     terminal = Terminal()
     terminal.table(seeds_lines(verdict))
-    terminal.final([], verdict["lines"], [("all of this as data", str(path))])
+    terminal.final([], [*verdict["lines"], *said], [("all of this as data", str(path))])
 
 
 def one_run(
@@ -110,7 +112,7 @@ def one_run(
         changes = {"name": f"{composed.config.name}-{trial}"}
         _require_name(changes["name"], "a sweep's trial")
         composed = replace(composed, config=composed.config.model_copy(update=changes))
-    sandbox = _sandbox(world, composed.config, runs_dir, fork, typed)
+    before, sandbox = _sandbox(world, composed.config, runs_dir, fork, typed)
     prompts, fingerprints = check(composed, ranks=world.size)
     terminal = Terminal() if world.is_first else Terminal(open(os.devnull, "w"), open(os.devnull, "w"))  # noqa: SIM115
     config = composed.config
@@ -123,8 +125,8 @@ def one_run(
     try:
         world.from_first(lambda: fingerprints.require_unchanged(run.receipts(), where=run.path), "the fingerprints")
         world.from_first(lambda: _require_rounds(run, config), "the rounds")
-        about = {**described(composed, config, prompts), "sandbox": None if sandbox is None else sandbox.recorded()}
-        recorded = world.from_first(lambda: record(run, about, terminal), "config.json")
+        about = {**described(composed, config, prompts), "sandbox": sandboxing.from_now_on(before, sandbox)}
+        recorded = world.from_first(lambda: record(run, about, terminal, before), "config.json")
         _tell(terminal, config, sandbox)
         with closing(Rooms(config, composed.folder, sandbox=sandbox)) as rooms, _attempt_log(run, world) as log_path:
             check_references(config, rooms, prompts)
@@ -140,13 +142,17 @@ def one_run(
     return run.path
 
 
-def _sandbox(world: World, config: Config, runs_dir: Path, fork: str | None, typed: Typed) -> Chosen | None:
-    """The sandbox of this attempt, the same on every host; before anything is loaded or written."""
+def _sandbox(
+    world: World, config: Config, runs_dir: Path, fork: str | None, typed: Typed
+) -> tuple[Mapping[str, Any] | None, Chosen | None]:
+    """What the run began with, and the sandbox of this attempt, the same on every host; before anything is loaded or
+    written."""
     where, source = runs_dir / (fork or config.name), runs_dir / config.name
     before = world.from_first(lambda: sandboxing.recorded(where, source if fork else None), "the sandbox so far")
     chosen = sandboxing.choose(config, typed, before, where)
-    world.require_agreement("the tier of the sandbox", digest(["none needed" if chosen is None else chosen.tier]))
-    return chosen
+    what = "the tier of the sandbox (score.sandbox.tier names one for all of them)"
+    world.require_agreement(what, "not needed" if chosen is None else chosen.tier)
+    return before, chosen
 
 
 def _tell(terminal: Terminal, config: Config, sandbox: Chosen | None) -> None:

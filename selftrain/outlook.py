@@ -73,6 +73,7 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
     for one in prompt_sets(prompts).values():
         notes = [f"{one.num_duplicates} duplicates collapsed"] * bool(one.num_duplicates)
         notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
+        notes += [f"{one.num_excluded:,} excluded"] * bool(one.num_excluded)
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
     yield f"round 0: {_evaluation(config, prompts, 0)}"
     asked: dict[Any, int] = {}

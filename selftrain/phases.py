@@ -48,7 +48,7 @@ class Phases:
         self.run = commits.run
         self.world = commits.world
         self.terminal = commits.terminal
-        self._drawing = Drawing(commits.run.path, commits.world, seed=config.seed)
+        self._drawing = Drawing(commits.run.path, commits.world, seed=config.seed, tier=rooms.tier)
         self._choosing = Choosing(rooms, prompts, commits)
         self.measuring = Measuring(config, rooms, prompts, commits, self._drawing)
         self.keeping = Keeping(config, commits)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from selftrain import advice, inspection, sampling, scoring, tracking, training
 from selftrain import prompts as prompt_room
 from selftrain.arms import arms_of
@@ -14,6 +17,9 @@ from selftrain.records import digest
 from selftrain.rooms import Rooms, check_model
 from selftrain.selection import filters
 from selftrain.selection.demonstrations import num_without_answer
+
+if TYPE_CHECKING:
+    from selftrain.scoring.combined import CombinedScorer
 
 
 def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
@@ -60,10 +66,16 @@ def digests(prompts: PromptSets) -> dict[str, str]:
 
 def check_references(config: Config, rooms: Rooms, prompts: PromptSets) -> None:
     """Raise DataError where a scorer cannot use a reference of the prompts it will judge."""
+    for one, scorer in judged(config, rooms, prompts):
+        scorer.check_references(one.prompts)
+
+
+def judged(config: Config, rooms: Rooms, prompts: PromptSets) -> Iterator[tuple[PromptSet, CombinedScorer]]:
+    """Every set with the scorer that will judge it; training prompts also with those of arms that have their own."""
     for one in (prompts.train, *prompts.held_out().values()):
-        rooms.scorer.check_references(one.prompts)
+        yield one, rooms.scorer
     for arm in arms_of(config):
         if arm.config.score != config.score:
-            rooms.of_arm(arm).scorer.check_references(prompts.train.prompts)
+            yield prompts.train, rooms.of_arm(arm).scorer
     if prompts.retention is not None and prompts.retention.prompts is not None:
-        rooms.retention_scorer.check_references(prompts.retention.prompts.prompts)
+        yield prompts.retention.prompts, rooms.retention_scorer

@@ -34,6 +34,7 @@ def described(composed: Composed, config: Config, prompts: PromptSets) -> dict[s
                 "prompts": len(one.prompts),
                 "duplicates": one.num_duplicates,
                 "dropped_for_overlap": one.num_overlapping,
+                "excluded": one.num_excluded,
                 "digest": one.digest,
             }
             for name, one in prompt_sets(prompts).items()
@@ -41,21 +42,29 @@ def described(composed: Composed, config: Config, prompts: PromptSets) -> dict[s
     }
 
 
-def record(run: RunDirectory, about: Mapping[str, Any], terminal: Terminal) -> Mapping[str, Any]:
-    """Write config.json (again, if it changed) and return it; warn where libraries or the sandbox changed."""
+def record(
+    run: RunDirectory, about: Mapping[str, Any], terminal: Terminal, sandbox: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """Write config.json (again, if it changed) and return it; warn where libraries or the sandbox changed. `sandbox` is
+    the one before, which is another run's where this one is its fork."""
     path = run.path / "config.json"
     old = read_json(path)
     run_id = old.get("wandb_run_id") or tracking.sweep_trial(os.environ) or secrets.token_hex(4)
     new = {**about, "wandb_run_id": run_id}
     if changed := differences(old.get("versions", about["versions"]), about["versions"]):
         terminal.warn(f"other versions than before, so results may differ in their last bits: {', '.join(changed)}")
-    if old and (changed := differences(old.get("sandbox") or {}, about["sandbox"] or {})):
+    before = old.get("sandbox") if old else sandbox
+    if (old or sandbox) and (changed := differences(_in_use(before), _in_use(about["sandbox"]))):
         terminal.warn(f"another sandbox than before: {', '.join(changed)}")
-        run.note("sandbox", before=old.get("sandbox"), after=about["sandbox"])
+        run.note("sandbox", before=before, after=about["sandbox"])
     if new != old:
         publish_bytes(path, (json.dumps(new, indent=1) + "\n").encode())
         run.note("config", digest=digest(new))
     return new
+
+
+def _in_use(sandbox: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (sandbox or {}).items() if name != "earlier"}
 
 
 def shown(config: Config) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class Rooms:
         name = self._config.model.adapter
         return None if name is None else adapter_folder(name, self._folder)
 
+    @property
+    def tier(self) -> str | None:
+        """The tier of the run's sandbox; None without one."""
+        return None if self._sandbox is None else self._sandbox.tier
+
     def needs_model(self) -> bool:
         """Whether any room of this run loads a model at all."""
         return not (self._config.sample.engine == "scripted" and self._config.train.trainer == "scripted")

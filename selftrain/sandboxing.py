@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import scoring
-from selftrain.config import Config, config_of_arm
+from selftrain.config import Config, ScoreConfig, config_of_arm
 from selftrain.errors import ConfigError, SandboxRefused
 from selftrain.scoring.sandbox import Chosen, Tier
 from selftrain.store import RunDirectory, read_json
@@ -35,9 +35,14 @@ NOTHING_TYPED = Typed()
 
 def needs_sandbox(config: Config) -> bool:
     """Whether any scorer of the run, its arms or its retention prompts runs code that a model wrote."""
-    configs = (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides))
-    of_retention = config.score.model_copy(update={"scorers": config.evaluate.retention_scorers})
-    return any(scoring.needs_sandbox(one) for one in (*(each.score for each in configs), of_retention))
+    return any(scoring.needs_sandbox(one) for one in _judging(config))
+
+
+def _judging(config: Config) -> Iterator[ScoreConfig]:
+    """What main, each arm with knobs of its own, and the retention prompts are judged by."""
+    yield config.score
+    yield from (config_of_arm(config, arm).score for arm in config.arms if arm.overrides)
+    yield config.score.model_copy(update={"scorers": config.evaluate.retention_scorers})
 
 
 def recorded(run: Path, source: Path | None = None) -> Mapping[str, Any] | None:
@@ -48,6 +53,16 @@ def recorded(run: Path, source: Path | None = None) -> Mapping[str, Any] | None:
             found: Mapping[str, Any] | None = read_json(path / "config.json").get("sandbox")
             return found
     return None
+
+
+def from_now_on(before: Mapping[str, Any] | None, chosen: Chosen | None) -> dict[str, Any] | None:
+    """What config.json says of the sandbox. `earlier` has the other tiers that the run has used: what was judged in
+    them is in its results."""
+    if chosen is None:
+        return None
+    used = {} if before is None else dict.fromkeys((*before.get("earlier", ()), before["tier"]))
+    earlier = [tier for tier in used if tier != chosen.tier]
+    return {**chosen.recorded(), "earlier": earlier} if earlier else chosen.recorded()
 
 
 def choose(config: Config, typed: Typed, before: Mapping[str, Any] | None, where: Path) -> Chosen | None:
@@ -119,7 +134,8 @@ def _in_words(tier: Tier | None) -> str:
 
 def caveats(config: Config, sandbox: Mapping[str, Any] | None) -> Iterator[str]:
     """What must be said beside every result of the run. `sandbox` is what its config.json has recorded."""
-    if sandbox is not None and sandbox["tier"] == "none":
+    if sandbox is not None and "none" in (sandbox["tier"], *sandbox.get("earlier", ())):
         yield UNSAFE
-    if sandbox is not None and any(one.name == "code" and one.params.get("weak") for one in config.score.scorers):
+    scorers = [one for judging in _judging(config) for one in judging.scorers]
+    if sandbox is not None and any(one.name == "code" and one.params.get("weak") for one in scorers):
         yield WEAK

@@ -64,10 +64,31 @@ def audit(
     ] = None,
     limit: Annotated[int, typer.Option(help="So many prompts of each set.", metavar="N", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Draws them, and whose references are swapped.")] = 0,
+    unusable: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write which prompts a run would refuse, to files that prompts.<set>.exclude takes: of "
+            "every set, or of those of --set.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     unsafe_no_sandbox: Unsafe = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
 ) -> None:
     """Try a recipe's scorers on its own data: right answers, wrong ones near them, cheats. 65: something got past."""
+    if unusable is not None:
+        from selftrain.unusable import write_unusable
+
+        write_unusable(
+            recipe,
+            layers=layers or [],
+            overrides=overrides or [],
+            sets=sets or [],
+            folder=unusable,
+            unsafe_no_sandbox=unsafe_no_sandbox,
+            as_json=as_json,
+        )
+        return
     from selftrain.auditing import show_audit
 
     code = show_audit(

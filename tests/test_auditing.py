@@ -30,6 +30,9 @@ import time
 def gullible(text, reference):
     return reference in text
 
+def begins(text, reference):
+    return text.strip().startswith(reference)
+
 def strict(text, reference):
     lines = text.strip().splitlines()
     return bool(lines) and lines[-1].strip() == reference
@@ -140,6 +143,22 @@ def test_a_strict_verifier_passes_whatever_form_it_looks_for(audited: Any, name:
     assert ("\\boxed{}" in line(audit, "references")["words"]) == (name == "boxed")
     assert line(audit, "perturbed references")["asked"] > len(NUMBERS)
     assert audit["speed"]["answers"] >= sum(one["asked"] for one in audit["checks"])
+
+
+def test_a_verifier_that_looks_at_the_beginning_alone_is_caught_on_words(audited: Any) -> None:
+    words = rows_of(("the capital of France?", "Paris"), ("the red planet?", "the planet Mars"))
+    code, audit = audited(["verify.py:begins"], words)
+    assert code == FAILED
+    assert list(line(audit, "cheating answers")["kinds"]) == ["a longer word"]
+
+
+def test_no_more_references_are_looked_at_than_the_limit_says(audited: Any) -> None:
+    rows = rows_of(*((f"unanswerable {n}?", "two words") for n in range(8)))
+    (drawn,) = sample(rows, 1, 0)
+    drawn["reference"] = "57"
+    assert audited(["numeric"], rows, limit=1)[0] == 0
+    with pytest.raises(DataError, match="cannot use the references of 7 prompts"):
+        audited(["numeric"], rows)
 
 
 def test_nan_is_within_every_tolerance_of_a_careless_verifier(audited: Any) -> None:

@@ -55,8 +55,8 @@ FLOORS = {
     },
     4: {"loop"},
     5: {
-        *("launch", "recording", "outlook", "showing", "comparing", "verifying", "auditing", "doctor", "beginning"),
-        *("cli", "arguments", "trying", "__main__"),
+        *("launch", "recording", "outlook", "showing", "comparing", "verifying", "auditing", "unusable", "doctor"),
+        *("beginning", "cli", "arguments", "trying", "__main__"),
     },
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

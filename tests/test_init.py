@@ -122,7 +122,18 @@ ROWS["squad"] = [
 ]
 ROWS["several"] = [{"question": f"After {n}?", "answers": [str(n + 1), "x"]} for n in COUNT]
 ROWS["truth"] = [{"passage": f"Box {n}.", "question": f"Is it {n}?", "answer": n % 2 == 0} for n in COUNT]
+ROWS["mbpp"] = [
+    {
+        "text": f"Write a function that adds {n}.",
+        "code": f"def add_{n}(a):\r\n    return a + {n}",
+        "task_id": n,
+        "test_setup_code": "",
+        "test_list": [f"assert add_{n}({a}) == {n + a}" for a in (1, 5)],
+    }
+    for n in COUNT
+]
 SCORER = {
+    "mbpp": "code",
     "squad": "normalised",
     "several": "numeric",
     "truth": "normalised",
@@ -226,7 +237,8 @@ def test_conversations_are_chat_whatever_the_format_and_take_no_template(tmp_pat
     "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("math", "reasoning_gym"))) for kind in KINDS]
 )
 def test_every_scorer_can_be_asked_for_and_runs_with_scripted_answers(tmp_path: Path, kind: str) -> None:
-    shape = {"choice": "mmlu", "math": "gsm8k", "json_schema": "json", "reasoning_gym": "gym"}.get(kind, "numbers")
+    shape = {"choice": "mmlu", "math": "gsm8k", "json_schema": "json", "code": "mbpp"}.get(kind, "numbers")
+    shape = "gym" if kind == "reasoning_gym" else shape
     folder = tmp_path / "mine"
     if shape == "gym":
         config, prompts, _ = made(folder, data="reasoning_gym:basic_arithmetic", holdout=4)

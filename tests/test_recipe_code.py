@@ -21,8 +21,10 @@ from worlds import receipt_of, run_here
 from selftrain import prompts, scoring
 from selftrain.compose import compose, find_recipe
 from selftrain.config import Config, ScoreConfig
+from selftrain.errors import UnusablePrompts
 from selftrain.records import Group, Prompt
 from selftrain.scoring.code.mutants import mutants
+from selftrain.unusable import write_unusable
 
 RECIPE = find_recipe("code_mbpp_style")
 SPLITS = ("train", "validate", "test")
@@ -295,10 +297,32 @@ def mbpp(tmp_path: Path) -> tuple[Path, list[str]]:
     return folder, [f"prompts.{name}.path={folder}" for name in ("train", "validate", "test")]
 
 
-def test_rows_in_the_shape_of_mbpp_are_judged_by_their_own_tests(tmp_path: Path, mbpp: tuple[Path, list[str]]) -> None:
+def test_rows_in_the_shape_of_mbpp_are_judged_by_their_own_tests_and_two_commands_leave_out_what_cannot_be(
+    tmp_path: Path, mbpp: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, paths = mbpp
     assert "import math" in (folder / "train.jsonl").read_text()
-    run = run_here(RECIPE.parent / "mbpp.yaml", *scripted(tmp_path), *paths, runs_dir=tmp_path / "runs")
+    handed_a_type = {
+        "task_id": 99,
+        "text": "Write a function to remove a given data type from a tuple.",
+        "code": "def remove_datatype(given, kind):\n  return [one for one in given if not isinstance(one, kind)]",
+        "test_list": ["assert remove_datatype((4, 5, 4, 7.7, 1.2), int) == [7.7, 1.2]"],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    }
+    with (folder / "train.jsonl").open("a") as file:
+        file.write(json.dumps(handed_a_type) + "\n")
+    recipe, knobs = RECIPE.parent / "mbpp.yaml", (*scripted(tmp_path), *paths)
+    with pytest.raises(UnusablePrompts, match=r"cannot use the tests of 1 prompts"):
+        run_here(recipe, *knobs, runs_dir=tmp_path / "refused")
+    out = tmp_path / "left_out"
+    named: dict[str, Any] = {"layers": [], "overrides": knobs, "sets": [], "unsafe_no_sandbox": False, "as_json": False}
+    write_unusable(str(recipe), folder=out, **named)
+    assert f"prompts.train.exclude={out}/train.txt" in capsys.readouterr().out
+    excluding = [f"prompts.{name}.exclude={out}/{name}.txt" for name in ("train", "validate", "test")]
+    run = run_here(recipe, *knobs, *excluding, runs_dir=tmp_path / "runs")
+    sets = json.loads((run / "config.json").read_text())["prompts"]
+    assert {name: one["excluded"] for name, one in sets.items()} == {"train": 1, "validate": 0, "test": 0}
     assert run.name == "mbpp"
     assert only_the_right_ones(run)
     assert receipt_of(run, "main/rounds/001/score-wave-00")["metrics"]["score/unscored_rate"] == 0
@@ -313,6 +337,7 @@ def test_mbpp_is_named_by_its_hub_id_and_splits() -> None:
     assert [one.split for one in sources] == ["train", "validation", "test"]
 
 
+@pytest.mark.slow
 def test_a_tiny_model_goes_through_a_round(tmp_path: Path) -> None:
     model = build_model(tmp_path / "model", context=1024)
     few = ("prompts.per_round=4", "prompts.validate.limit=4", "prompts.test.limit=4", "prompts.few_shot=[]")

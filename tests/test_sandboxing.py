@@ -16,9 +16,14 @@ from worlds import run_here, scripted_recipe, selftrain
 from selftrain import sandboxing
 from selftrain.compose import compose
 from selftrain.config import Config
+from selftrain.drawing import Drawing
 from selftrain.errors import ConfigError, SandboxRefused
+from selftrain.recording import record
+from selftrain.reporting.terminal import Terminal
 from selftrain.sandboxing import Typed
 from selftrain.scoring.sandbox import Chosen, choosing
+from selftrain.store import RunDirectory
+from selftrain.world import World
 
 SOLUTIONS = '''
 from pathlib import Path
@@ -221,3 +226,39 @@ def test_without_a_sandbox_it_is_said_everywhere(tmp_path: Path) -> None:
     assert "another sandbox than before" in on.stderr
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert any(one.get("event") == "sandbox" for one in events)
+    # What was judged without one is in the run's results for good.
+    assert json.loads((run / "config.json").read_text())["sandbox"]["earlier"] == ["none"]
+    assert "WITHOUT A SANDBOX" in on.stdout
+    assert "WITHOUT A SANDBOX" in selftrain("status", run).stdout
+
+
+def test_tiers_that_a_run_has_used_are_kept_and_another_one_is_journalled_once(tmp_path: Path) -> None:
+    terminal, about = Terminal(), {"versions": {}}
+    first, fork = RunDirectory(tmp_path / "first"), RunDirectory(tmp_path / "fork")
+    fork.path.mkdir()
+    before = None
+    for tier, earlier in (("none", None), ("none", None), ("landlock", ["none"]), ("landlock", ["none"])):
+        before = record(first, {**about, "sandbox": sandboxing.from_now_on(before, of_tier(tier))}, terminal)["sandbox"]
+        assert before.get("earlier") == earlier
+    bare = {**about, "sandbox": sandboxing.from_now_on(before, of_tier("none"))}
+    assert record(fork, bare, terminal, before)["sandbox"]["earlier"] == ["landlock"]
+    for run in (first, fork):
+        events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+        assert len([one for one in events if one["event"] == "sandbox"]) == 1
+
+
+def test_what_is_said_of_weak_tests_is_said_of_arms_and_retention_too(tmp_path: Path) -> None:
+    weak = {"name": "code", "params": {"weak": True}}
+    arm = {"executed": {"score": {"scorers": [weak]}}}
+    retention = {"prompts": {"retention": "test.jsonl"}, "evaluate": {"retention_scorers": [weak]}}
+    for name, changes in (("a", {"arms": arm}), ("b", retention)):
+        config = config_of(scripted_recipe(tmp_path / name, **changes))
+        assert list(sandboxing.caveats(config, recorded("landlock"))) == [sandboxing.WEAK]
+    assert list(sandboxing.caveats(config_of(code_recipe(tmp_path / "c")), recorded("landlock"))) == []
+
+
+def test_scores_in_hand_are_not_taken_from_another_tier(tmp_path: Path) -> None:
+    world = World()
+    of_tier_of = {tier: Drawing(tmp_path, world, seed=0, tier=tier) for tier in (None, "none", "landlock")}
+    marks = {one.judging(None, {}, "scores", "f").fingerprint for one in of_tier_of.values()}  # type: ignore[arg-type]
+    assert len(marks) == 3

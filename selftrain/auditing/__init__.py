@@ -51,8 +51,8 @@ def show_audit(
 ) -> int:
     """Print what the scorers of a recipe accept and refuse; return the exit code, 0 or FAILED.
 
-    Raises SelftrainError where nothing can be asked: a reference that a rule cannot use, a function that is not there,
-    no sandbox for the scorer `code`.
+    Raises SelftrainError where nothing can be asked: a reference drawn that a rule cannot use, a function that is not
+    there, no sandbox for the scorer `code`.
     """
     from selftrain.reporting import auditing as page
     from selftrain.reporting.terminal import Terminal
@@ -69,7 +69,7 @@ def show_audit(
     heavy = not unsafe_no_sandbox
     with scoring.build(one_at_a_time, composed.folder, names_of(config.prompts), sandbox=sandbox) as scorer:
         for one in wanted:
-            scorer.check_references(one.prompts)
+            scorer.check_references([each for _, drawn in drawn_of(one, limit, seed) for each in drawn])
         with _progress(terminal, is_shown=not as_json) as told:
             found = [audited(config, scorer, one, limit=limit, seed=seed, heavy=heavy, told=told) for one in wanted]
     passed = all(one.passed for one in found)
@@ -114,10 +114,7 @@ def audited(
     is told how many answers were judged so far."""
     asking, asked = Asking(scorer, told=told), 0
     checks: list[Check] = []
-    tasks = prompts.tasks or (None,)
-    for task in tasks:
-        pool = [one for one in prompts.prompts if one.task == task]
-        drawn = sample(pool, max(1, limit // len(tasks)), seed)
+    for task, drawn in drawn_of(prompts, limit, seed):
         asked += len(drawn)
         of_task = OfTask(
             asking=asking,
@@ -126,7 +123,7 @@ def audited(
                 one for one in config.score.scorers if (one.weight or one.gate) and (not one.tasks or task in one.tasks)
             ),
             prompts=drawn,
-            pool=pool,
+            pool=[one for one in prompts.prompts if one.task == task],
             thinking=config.model.thinking,
             seed=seed,
             heavy=heavy,
@@ -146,6 +143,13 @@ def audited(
         passed=is_passed(checks),
         notes=tuple(notes),
     )
+
+
+def drawn_of(prompts: PromptSet, limit: int, seed: int) -> list[tuple[str | None, list[Prompt]]]:
+    """The prompts that an audit of the set asks about, by task."""
+    tasks = prompts.tasks or (None,)
+    of_each = max(1, limit // len(tasks))
+    return [(task, sample([one for one in prompts.prompts if one.task == task], of_each, seed)) for task in tasks]
 
 
 def sample(pool: Sequence[Prompt], limit: int, seed: int) -> list[Prompt]:

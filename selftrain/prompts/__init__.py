@@ -4,6 +4,7 @@
 - `files`          ... JSON lines, JSON, CSV; `parquet`; `hub` (the `datasets` library); `gym` (reasoning_gym)
 - `conversations`  messages and turns in a row
 - `building`       from a row to a prompt
+- `excluding`      which prompts leave their set
 - `sets`           what a run's prompts are
 - `schedule`       which of them a round asks
 
@@ -20,6 +21,7 @@ from selftrain.config import PromptsConfig, SourceConfig
 from selftrain.errors import DataError
 from selftrain.prompts import rows
 from selftrain.prompts.building import build
+from selftrain.prompts.excluding import Excluding, refuse_of_texts
 from selftrain.prompts.schedule import of_round, shares, weights_of
 from selftrain.prompts.sets import PromptSet, PromptSets, Retention, asked, content_digest, in_both, without
 from selftrain.records import Prompt, digest
@@ -42,7 +44,7 @@ def load(config: PromptsConfig, base: Path) -> PromptSets:
         "seed_data": config.seed_data,
     }
     sets = {
-        name: _collected(name, _read(one, base, f"prompts.{name}"), config)
+        name: _collected(name, _read(one, base, f"prompts.{name}"), config, base)
         for name, one in sources.items()
         if one is not None
     }
@@ -65,11 +67,14 @@ def _read(source: SourceConfig, base: Path, where: str) -> Found:
     ]
 
 
-def _collected(name: str, found: Found, config: PromptsConfig) -> PromptSet:
+def _collected(name: str, found: Found, config: PromptsConfig, base: Path) -> PromptSet:
     is_demonstration = name == "seed_data"
+    excluding = Excluding(name, [(task, source) for task, source, _ in found], base)
     distinct: dict[tuple[str, str | None], Prompt] = {}
     task_of: dict[str, str | None] = {}
     for task, source, place, prompt in _built(found, config, is_demonstration=is_demonstration):
+        if excluding.leaves(task, prompt.id):
+            continue
         if task_of.setdefault(prompt.id, task) != task:
             raise DataError(
                 f"{place}: the same prompt stands in two tasks of prompts.{name}, {task_of[prompt.id]!r} and {task!r}: "
@@ -83,9 +88,11 @@ def _collected(name: str, found: Found, config: PromptsConfig) -> PromptSet:
                 f"{place}: the same prompt came before with another reference "
                 f"({other.reference!r}, now {prompt.reference!r})"
             )
+    excluding.require_matched()
     prompts = tuple(distinct.values())
-    num_rows = sum(len(of_source) for _, _, of_source in found)
-    return PromptSet(name, prompts, content_digest(name, prompts), num_rows - len(prompts))
+    num_rows = sum(len(of_source) for _, _, of_source in found) - excluding.num_rows
+    num_duplicates = num_rows - len(prompts)
+    return PromptSet(name, prompts, content_digest(name, prompts), num_duplicates, num_excluded=excluding.num_prompts)
 
 
 def _built(
@@ -110,8 +117,10 @@ def _load_retention(source: SourceConfig, config: PromptsConfig, base: Path) -> 
         for place, row in of_source
     ]
     if not any(has_text for *_, has_text in placed):
-        prompts = _collected("retention", found, config.model_copy(update={"template": None, "few_shot": ()}))
+        own = config.model_copy(update={"template": None, "few_shot": ()})
+        prompts = _collected("retention", found, own, base)
         return Retention((), prompts, prompts.digest)
+    refuse_of_texts([(task, one) for task, one, _ in found])
     first = placed[0][-1]
     for _, columns, place, row, has_text in placed:
         if has_text != first:

@@ -42,7 +42,9 @@ def build(
     identity = identifier
     if columns.identity is not None:
         identity = canonical_json(column(row, columns.identity, place, "it names what makes two problems the same"))
-    known = {columns.reference, columns.completion, columns.messages, columns.prompt}
+    known = {columns.reference, columns.completion, columns.messages}
+    if config.template is None:  # beside one, it is a column like others
+        known.add(columns.prompt)
     metadata = {key: value for key, value in row.items() if key not in known and not isinstance(value, Unusable)}
     require_json([metadata, reference, completion, [one.content for one in own]], place)
     messages, text = _shown(own, config, place)

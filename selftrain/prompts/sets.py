@@ -21,6 +21,7 @@ class PromptSet:
     digest: str
     num_duplicates: int
     num_overlapping: int = 0
+    num_excluded: int = 0
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
     numerals           reading a number out of text, strictly
     rules              verifiers of text: exact, normalised, numeric, regex
     choice             multiple choice
+    units              words after a number
     expressions        reading a mathematical answer, strictly
     mathematics        mathematical equality, by math-verify
     perturbing         wrong answers near a reference, to see that a rule refuses them

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from selftrain.scoring.extraction import after, boxed
 from selftrain.scoring.numerals import numerals
+from selftrain.scoring.units import TRAILING, is_unit, named
 
 
 def _set(words: str) -> frozenset[str]:
@@ -28,19 +29,18 @@ _DELIMITERS = re.compile(r"(?<!\\)\$|\\[()\[\]]|\\(?:left|right|[bB]igg?|display
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
 _UNICODE = {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ "}
-_UNICODE |= {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "÷": "/", "\u00a0": " "}
+_UNICODE |= {
+    "∅": r"\emptyset ",
+    r"\varnothing": r"\emptyset ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "÷": "/",
+    "\u00a0": " ",
+}
 _ROOT = re.compile(r"√ ?(?:(\d+(?!\d|[.,]\d)|[A-Za-z])|\(([^()]*)\))")
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:(?:,|\{,\}|\\,)\d{3})+)(?![\d,])")
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent|\\text\{\s*(?:per ?cent|\\?%)\s*\})\s*\Z")
-_UNIT = re.compile(
-    r"(?:(?: ?\\(?:text|mathrm|mbox|textrm|rm) ?\{(?P<unit>[^{}]*)\}(?:\^\{?-?[1-4]\}?)?)|(?: ?\^ ?\{? ?\\circ ?\}?)"
-    r"|(?:(?<=[\d}]) (?!pi\Z)(?P<word>[A-Za-z]{2,20})))\Z"
-)
-_NO_UNITS = _set(
-    "not or and no isn wrong false never if is hundred thousand million billion trillion dozen half halves third "
-    "quarter fifth sixth eighth ten tenth hundredth thousandth percent negative squared cubed factorial mod base minus "
-    "plus times over"
-)
 # Words of two letters are products of symbols (`xy`), but for these.
 _SHORT_WORDS = _set("or is so no if to be it an at by we of in on as do he me my up us am")
 _CURRENCY = re.compile(r"\A(?P<sign>-?) ?\\\$ ?(?=[\d.])")
@@ -63,7 +63,12 @@ _POWER = re.compile(r"(?:\^|\*\*)\s*(\{[^{}]*\}|\([^()]*\)|-?\d+|\\?[A-Za-z]+)")
 _TOWER = re.compile(r"(?:\^|\*\*)\s*(?:\{[^{}]*|\([^()]*|\d+\s*|[A-Za-z]\s*)(?:\^|\*\*)")
 _BRACKETS_TO_THE = re.compile(r"[)\]}]\s*(?:\^|\*\*)\s*\{?\s*-?(\d+)")
 _LONG_PRODUCT = re.compile(r"\d{4,}[\s)}\]]*!|!\s*!|\\[dt]?binom\s*\{[^{}]*(?:\d{4,}|\^)")
-_TEXT_ONLY = re.compile(r"\\(?:text|mathrm|mbox|textrm|textbf)\s*\{(?P<inside>[^{}\\]*)\}")
+_TEXT_ONLY = re.compile(r"\\(?:text|mathrm)\s*\{(?P<inside>[^{}\\]*)\}")
+_BOX = re.compile(r"[\s$]*\\boxed[ \t]*(\{.*\})[\s$.]*", re.DOTALL)
+# What only looks different: the whole of an answer in upright or bold print.
+_PRINT = re.compile(r"\\(?:text|mathrm|mathbf|mathit|boldsymbol|bm) ?\{((?![^{}]*[A-Za-z]{2})[^{}\\\s]*)\}")
+_PRINTED = re.compile(r"\\(?:textbf|textit|textrm|texttt|mbox)(?![A-Za-z])")
+_BASED = re.compile(r"(?P<digits>\d[0-9A-Z]*) ?_ ?(?:(?P<base>\d)|\{ ?(?P<braced>\d{1,2}) ?\})")
 _SIDE_BY_SIDE = re.compile(r"(?<!_)(?<!_\d)\d \d")
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _FORMS = (
@@ -107,8 +112,7 @@ def final_answer(text: str) -> tuple[str | None, str]:
         if len(distinct) > 1:
             return None, f"the text gives {len(distinct)} different answers ({where})"
         if distinct:
-            inside = boxed(found[0])
-            answer = inside[0] if len(inside) == 1 else found[0]
+            answer = _unboxed(found[0])
             return (answer, where) if answer.strip() else (None, f"the answer is empty ({where})")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != 1:
@@ -116,11 +120,18 @@ def final_answer(text: str) -> tuple[str | None, str]:
     if len(lines[0]) > MAX_LENGTH:
         return None, "the text is long and has no \\boxed{}"
     plain = ascii_form(lines[0])
-    unit = _UNIT.search(plain)
-    prose = _prose(_TEXT_ONLY.sub("", plain[: unit.start()] if unit and is_unit(_named(unit)) else plain))
+    unit = TRAILING.search(plain)
+    prose = _prose(_TEXT_ONLY.sub("", plain[: unit.start()] if unit and is_unit(named(unit)) else plain))
     if prose and plain != prose[0]:
         return None, f"the text holds words ({prose[0]!r:.30}) and no \\boxed{{}}"
     return lines[0], "the whole text"
+
+
+def _unboxed(text: str) -> str:
+    """The inside of a box that is all there is in the box around it."""
+    while len(text) <= MAX_LENGTH and (match := _BOX.fullmatch(text)) is not None and _is_enclosed(match[1]):
+        text = match[1][1:-1]
+    return text
 
 
 def last_number(text: str) -> tuple[str | None, str]:
@@ -145,12 +156,12 @@ def refusal(answer: str, reference: str) -> str | None:
     if (why := _too_costly(plain)) and not _too_costly(wanted):
         return why
     allowed = _FINAL | set(_COMMAND.findall(wanted))
-    unit = _UNIT.search(plain)
+    unit = TRAILING.search(plain)
     rest = (plain[: unit.start()] if unit else plain).replace("\\\\", ",")
     for command in _COMMAND.findall(rest):
         if command not in allowed:
             return f"it is no final form: it holds \\{command}, which the reference does not"
-    for sign in ("!", ";", "|", "?", "\\pm", "\\mp", "\\cup"):
+    for sign in ("!", ";", "|", "?", "'", "\\pm", "\\mp", "\\cup"):
         if sign in rest and sign not in wanted:
             return f"it holds {sign}, which the reference does not"
     symbols = set(_COMMAND.sub(" ", wanted))
@@ -209,6 +220,8 @@ def ascii_form(text: str) -> str:
     text = re.sub(r"(?<=\d)\\[,!](?=\d{3})", ",", text)
     text = text if _has_members(text) else _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[1]), text)
     text = _DELIMITERS.sub("", text)
+    text = _PRINTED.sub(r"\\text", text)
+    text = printed[1] if (printed := _PRINT.fullmatch(text.strip())) else text
     return _SPACES.sub(" ", text).strip().removesuffix(".").strip()
 
 
@@ -221,21 +234,23 @@ def _has_members(text: str) -> bool:
 def read(answer: str) -> Expression:
     """The form of an answer. What it cannot read is left in `body` for the library."""
     body = ascii_form(answer)
-    named = _NAME.match(body)
-    if named and not _RELATION.search(body, named.end()):
-        body = body[named.end() :].strip()
+    about = _NAME.match(body)
+    if about and not _RELATION.search(body, about.end()):
+        body = body[about.end() :].strip()
     else:
-        named = None
+        about = None
     percent = _PERCENT.search(body)
     body = body[: percent.start()] if percent else body
     unit = None
-    while (found := _UNIT.search(body)) is not None and found.start() > 0:
-        unit = " ".join(one for one in (_named(found), unit) if one) or None
+    while (found := TRAILING.search(body)) is not None and found.start() > 0:
+        unit = " ".join(one for one in (named(found), unit) if one) or None
         body = body[: found.start()]
-    body = _CURRENCY.sub(lambda match: str(match["sign"]), body).strip()
+    if (currency := _CURRENCY.match(body)) is not None:
+        body, unit = f"{currency['sign']}{body[currency.end() :]}", unit or "dollars"
+    body = body.strip()
     opens, closes, parts = _members(body)
     number, lowest = _number(body)
-    name = re.sub(r"\s", "", named["name"]) if named else None
+    name = re.sub(r"\s", "", about["name"]) if about else None
     return Expression(body, name, unit, percent is not None, opens, closes, parts, number, lowest)
 
 
@@ -244,25 +259,33 @@ def relations(body: str) -> list[str]:
     return _RELATION.findall(body)
 
 
-def _named(unit: re.Match[str]) -> str:
-    return (unit["unit"] or unit["word"] or "").strip()
+def based(body: str) -> tuple[str, str] | None:
+    """The digits and the base of a numeral like `101_2`; None for any other."""
+    match = _BASED.fullmatch(body.strip())
+    return None if match is None else (match["digits"], match["base"] or match["braced"])
 
 
-def is_unit(words: str) -> bool:
-    """Whether words after a number can be left out: a unit or a thing counted, never `or`, `not` or `million`."""
-    plain = re.fullmatch(r"(?:[A-Za-z]{1,20}(?:[ /·.^-]{1,2}[A-Za-z0-9]{1,20}){0,2})?", words)
-    each = set(re.findall("[a-z]+", words.lower()))
-    is_number = _NO_UNITS & (each | {word.removesuffix("s") for word in each}) or each & (_FUNCTIONS - {"sec"})
-    return plain is not None and not is_number
+def cased_apart(*bodies: str) -> tuple[str, ...]:
+    """The same with another letter for a capital, where one of them has the small letter too (`R - r`): the library
+    folds cases."""
+    tokens = [re.findall(r"\\[A-Za-z]+|[A-Za-z]", body) for body in bodies]
+    used = {token.lower() for each in tokens for token in each}
+    free = iter(sorted(set("abcfghjklmnopqrstuvwxyz") - used))
+    capitals = {token for each in tokens for token in each if token.isupper() and token.lower() in each}
+    letters = dict(zip(sorted(capitals), free, strict=False))
+    return tuple(re.sub(r"\\[A-Za-z]+|[A-Z]", lambda found: letters.get(found[0], found[0]), one) for one in bodies)
 
 
 def words_of(body: str) -> str | None:
     """The words, folded, of an answer that is nothing but words (`\\text{even}`, `Monday`); None for any other."""
     match = _TEXT_ONLY.fullmatch(body.strip())
-    inside = match["inside"] if match else body
-    if re.fullmatch(r"[A-Za-z][A-Za-z'’ -]+", inside.strip()) and not set(inside.lower().split()) <= _FUNCTIONS:
-        return " ".join(inside.casefold().split())
-    return None
+    inside = (match["inside"] if match else body).strip()
+    each = re.split("[ '’-]+", inside.lower())
+    if not re.fullmatch(r"[A-Za-z][A-Za-z'’ -]+", inside) or set(each) <= _FUNCTIONS:
+        return None
+    if match is None and len(each) > 1 and all(len(one) < 3 and one not in _SHORT_WORDS for one in each):
+        return None  # `R - r`, `x y`
+    return " ".join(inside.casefold().split())
 
 
 def _members(body: str) -> tuple[str, str, tuple[str, ...]]:

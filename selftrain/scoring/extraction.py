@@ -15,6 +15,8 @@ from selftrain.scoring import Verdict
 from selftrain.scoring.json_text import outermost, strict
 
 _BRACES = re.compile(r"\\boxed[ \t]*\{|\\.|[{}]", re.DOTALL)
+# Without braces TeX takes one sign; only one that stands alone, or `\boxed 12` would say 1.
+_BARE_BOX = re.compile(r"(?<!\\)\\boxed[ \t]+([0-9A-Za-z])(?=[ \t]*[$.,;]*(?:\s|\Z))")
 _FENCE = re.compile(r"[ ]{0,3}(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)\n?")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+\Z")
 
@@ -68,7 +70,9 @@ def _taken(found: Sequence[str], where: str, take: str) -> Extraction:
 
 
 def boxed(text: str) -> list[str]:
-    """The inside of every `\\boxed{...}`, braces balanced (`\\{` is none), outermost ones only, stripped."""
+    """The inside of every `\\boxed{...}`, braces balanced (`\\{` is none), outermost ones only, stripped. `\\boxed 5`
+    counts where the one sign stands alone."""
+    text = _BARE_BOX.sub(r"\\boxed{\1}", text)
     opened: list[int | None] = []  # where a box's inside begins; None for a plain brace
     spans: list[tuple[int, int]] = []
     for mark in _BRACES.finditer(text):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from selftrain.config import ExtractConfig, SandboxConfig, ScorerConfig
-from selftrain.errors import DataError
+from selftrain.errors import UnusablePrompts
 from selftrain.plugins import load_function
 from selftrain.records import Prompt
 from selftrain.scoring import SCORERS, Asked, BuiltIn, Judge, Verdict
@@ -136,11 +136,14 @@ class RuleJudge:
             found: Verdict = self._rule(text, **_of_prompt(self._rule, prompt), **self._params)
             return found
         except Exception as error:
-            # A text that a rule stumbles over is unscored and counted; it must not end the run.
-            return Verdict(None, error=f"{type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
+            if self._unusable(prompt) is not None:
+                return Verdict(None, error=said)
+            # The rule takes the reference, so it stumbles over the text: a policy must not have that left out.
+            return Verdict(0.0, explanation=f"the rule cannot read it: {said}")
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """Raise DataError unless the rule can use every prompt's reference (or what it takes instead)."""
+        """Raise UnusablePrompts unless the rule can use every prompt's reference (or what it takes instead)."""
         prompts = tuple(prompts)
         without = [one for one in prompts if one.reference is None and self._needs_reference]
         wrong = [(one, "there is no reference") for one in without]
@@ -150,11 +153,10 @@ class RuleJudge:
         else:
             wrong += [(one, why) for one in left if (why := self._unusable(one)) is not None]
         if wrong:
-            lines = [f"  prompt {prompt.id}: {why}" for prompt, why in wrong[:5]]
-            more = [f"  and {len(wrong) - 5} more"] if len(wrong) > 5 else []
-            raise DataError(
-                "\n".join([f"scorer {self._name} cannot use the references of {len(wrong)} prompts:", *lines, *more])
-                + "\ncorrect them, name another column in prompts.<set>.columns.reference, or use another scorer"
+            raise UnusablePrompts.of(
+                f"scorer {self._name} cannot use the references of {len(wrong)} prompts:",
+                {prompt.id: why for prompt, why in wrong},
+                "correct them, name another column in prompts.<set>.columns.reference, or use another scorer",
             )
 
     def _unusable(self, prompt: Prompt) -> str | None:
@@ -163,8 +165,8 @@ class RuleJudge:
                 self._check(**_of_prompt(self._check, prompt), **self._params)
             else:
                 check_reference(self._rule, str(prompt.reference), self._params)
-        except ValueError as error:
-            return str(error)
+        except Exception as error:
+            return str(error) or type(error).__name__
         return None
 
     def close(self) -> None:

@@ -16,8 +16,9 @@ from selftrain.scoring.expressions import (
     MAX_LENGTH,
     Expression,
     ascii_form,
+    based,
+    cased_apart,
     final_answer,
-    is_unit,
     last_number,
     read,
     refusal,
@@ -25,6 +26,7 @@ from selftrain.scoring.expressions import (
     words_of,
 )
 from selftrain.scoring.perturbing import of_mathematics
+from selftrain.scoring.units import is_same, is_unit
 
 COMPARE_SECONDS = 4.0
 CHECK_SECONDS = 1.5
@@ -50,8 +52,8 @@ def math(text: str, reference: str, *, fallback: Literal["none", "last_number"] 
 
     A plain number must be written as one (`42`, `1,234`, `3/4`, not `40+2`), and is compared exactly. A percentage
     equals only a percentage, tuples and intervals keep order and brackets, `x=5` equals `5`, other equations need one
-    in the reference, and no integral, sum or limit stands for its value. What cannot be compared within 4 seconds is
-    wrong.
+    in the reference, and no integral, sum or limit stands for its value. What cannot be compared within 4 seconds
+    of processor time is wrong.
 
     `fallback: last_number` takes the last number of a text that is no expression and has neither mark, as evaluations
     of base models do. It pays a candidate that lists numbers until one fits, and takes `not 42` for 42: measure with
@@ -112,13 +114,15 @@ def _difference(wanted: Expression, given: Expression, *, same_text: bool, is_re
         return None
     if wanted.percent != given.percent:
         return f"{'it is a percentage' if given.percent else 'it is no percentage'}, unlike the reference"
-    units = {one for one in (wanted.unit, given.unit) if one is not None}
-    if len(units) == 2 or (wanted.unit != given.unit and not all(map(is_unit, units))):
+    units = [one for one in (wanted.unit, given.unit) if one is not None]
+    if not (is_same(*units) if len(units) == 2 else all(map(is_unit, units))):
         return f"its unit is {given.unit!r:.30}, not {wanted.unit!r:.30}"
     if None not in (wanted.name, given.name) and wanted.name != given.name:
         return f"it is about {given.name}, not {wanted.name}"
     if len(relations(given.body)) != len(relations(wanted.body)):
         return "it is an equation or inequality, or the reference is one"
+    if (in_base := based(wanted.body)) is not None:
+        return None if based(given.body) == in_base else "its digits or their base differ"
     if (words := words_of(wanted.body)) is not None:
         return None if words_of(given.body) == words else "its words differ"
     if wanted.number is not None:
@@ -160,22 +164,23 @@ def _equal_member(wanted: str, given: str) -> bool:
 
 
 def _difference_by_library(wanted: str, given: str) -> str | None:
-    """As `_difference`, by math-verify, within COMPARE_SECONDS."""
+    """As `_difference`, by math-verify, within COMPARE_SECONDS of processor time."""
 
     def ring(number: int, frame: Any) -> None:
         raise _TakesTooLong
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, COMPARE_SECONDS)
+    # Time of the processor: on a busy machine the same answers are compared in full.
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, COMPARE_SECONDS)
     try:
-        return None if _verified(wanted, given) else "its value differs"
+        return None if _verified(*cased_apart(wanted, given)) else "its value differs"
     except _TakesTooLong:
         return f"it could not be compared within {COMPARE_SECONDS:g} s"
     except Exception as error:  # the reference was compared with itself before any work, so this is the candidate's
         return f"it could not be compared ({type(error).__name__})"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @lru_cache(maxsize=4096)
@@ -186,7 +191,7 @@ def _verified(wanted: str, given: str) -> bool:
     # Text that could not be parsed would be compared as text, which has been done.
     if gold is None or answer is None:
         return False
-    # Its own time-outs are alarms as well, which would replace this one.
+    # Its own time-outs are of wall time.
     return bool(verify([gold], [answer], timeout_seconds=None))
 
 

@@ -118,15 +118,29 @@ class _Loaded:
 
     def answer(self, call: Mapping[str, Any]) -> Any:
         """The verdict as plain data; of a group, a list of them. Whatever the function raises, exits included, is an
-        error of this call alone."""
+        error of this call alone. Where a built-in rule raises, and has no trouble with the reference, the text is what
+        it stumbles over: that is wrong, or a policy could have its failures left out."""
         process = os.getpid()
         try:
             answer = self._answer(call)
             _end_if_forked(process)
         except BaseException as error:
             _end_if_forked(process)
-            return asdict(Verdict(None, error=error_of(self.function, error)))
+            said = error_of(self.function, error)
+            if call["of"] == "text" and self._takes_reference(call["given"]):
+                return asdict(Verdict(0.0, explanation=f"the rule cannot read it: {said}"))
+            return asdict(Verdict(None, error=said))
         return answer
+
+    def _takes_reference(self, given: Mapping[str, Any]) -> bool:
+        """Whether a built-in rule can use what it is given of the prompt; False for others, which nobody can ask."""
+        if self.check is None:
+            return False
+        try:
+            self.check(**{name: given[name] for name in self.checks}, **self.params)
+        except BaseException:
+            return False
+        return True
 
     def _answer(self, call: Mapping[str, Any]) -> Any:
         if call["of"] == "group":

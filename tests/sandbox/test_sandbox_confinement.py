@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from selftrain.scoring.sandbox import confinement, scratch, syscalls
 
-ALLOW, KILL, REFUSE, ABSENT = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
+ALLOW, KILL, REFUSE, ABSENT, PRETEND = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026, 0x00050000
 MACHINES = tuple(syscalls.TABLES)
 PID = 4242
 
@@ -82,6 +82,7 @@ CASES = [
     ("clone", (PTHREAD,), ALLOW),
     ("clone", (0x1200011,), REFUSE),  # fork
     ("clone", (0x4111,), REFUSE),  # vfork
+    ("clone", (PTHREAD & ~0x400,), REFUSE),  # a thread with descriptors of its own
     *[("clone", (PTHREAD | flag,), REFUSE) for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000)],
     *[("clone", (PTHREAD | flag,), REFUSE) for flag in (0x10000000, 0x20000000, 0x40000000, 0x80)],
     ("kill", (PID, 15), ALLOW),
@@ -92,6 +93,10 @@ CASES = [
     ("tgkill", (PID + 1, PID + 1, 6), REFUSE),
     ("prlimit64", (0, 3), ALLOW),
     ("prlimit64", (PID + 1, 3), REFUSE),
+    ("prlimit64", (PID + 1, 3, 1), REFUSE),
+    ("prlimit64", (0, 0, 1), PRETEND),
+    ("prlimit64", (0, 0, 1 << 32), PRETEND),
+    ("setrlimit", (0, 1), PRETEND),
     ("socketpair", (1, 1), ALLOW),
     ("socketpair", (1, 0o2004001), ALLOW),
     ("socketpair", (1, 2), REFUSE),  # datagrams
@@ -173,8 +178,10 @@ def test_used_bytes_stops_counting_and_wiping_does_not_follow_links(tmp_path: Pa
     (folder / "deep" / "file").write_bytes(b"x" * 100_000)
     assert 100_000 <= scratch.used_bytes(str(folder), 1 << 30) < 400_000
     assert scratch.used_bytes(str(folder), 1000) > 1000
+    folder.chmod(0o500)
     scratch.wipe(str(folder))
     assert list(folder.iterdir()) == []
+    assert folder.stat().st_mode & 0o777 == 0o700
     assert (outside / "kept").read_text() == "kept"
 
 

@@ -151,30 +151,73 @@ def test_what_the_kernel_kills_cannot_be_imitated(sandbox: Sandbox) -> None:
     assert run(sandbox, code)[0] == "no"
 
 
-def test_a_process_that_waits_is_a_timeout_tried_once_more_alone(confined: Chosen) -> None:
+SLEEPING = {
+    "sleeps": "import time\ntime.sleep(60)",
+    "waits for itself": "import threading\nthreading.Event().wait()",
+    "stops itself": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+    "sleeps in threads": "import time\nfrom threading import Thread\n"
+    "for _ in range(9): Thread(target=time.sleep, args=[60]).start()\ntime.sleep(60)",
+    "hears nothing": "while True: channel.receive()",
+}
+
+
+@pytest.mark.parametrize("what", SLEEPING)
+def test_a_process_that_sleeps_is_a_timeout_at_once(confined: Chosen, what: str) -> None:
     conversations = []
 
     def converse(running: Sequence[Process]) -> Any:
         conversations.append(time.monotonic())
         return running[0].receive()
 
-    with short(confined) as sandbox:
-        begun = time.monotonic()
-        result, ended = run(sandbox, "import time\ntime.sleep(60)", converse)
-        assert (result, ended.how, len(conversations)) == (None, "timeout", 2)
+    with short(confined, cpu_seconds=5.0) as sandbox:
+        result, ended = run(sandbox, SLEEPING[what], converse)
+        assert (result, ended.how, ended.starved, len(conversations)) == (None, "timeout", False, 1)
         assert "wall" in ended.detail
-        assert time.monotonic() - begun < 6
+        both = [{"code": SLEEPING[what]}, {"code": "channel.receive()"}]
+        assert [one.starved for one in sandbox.attempt(both, converse)[1]] == [False, False]
+
+
+def test_a_process_that_had_too_little_of_the_machine_is_tried_once_more_alone(confined: Chosen) -> None:
+    conversations = []
+
+    def converse(running: Sequence[Process]) -> Any:
+        conversations.append(time.monotonic())
+        return running[0].receive()
+
+    with short(confined, cpu_seconds=5.0) as sandbox:
+        result, ended = run(sandbox, "while True: pass", converse)
+        assert (result, ended.how, ended.starved, len(conversations)) == (None, "timeout", True, 2)
 
 
 def test_the_second_try_alone_can_be_right(anywhere: Chosen) -> None:
-    waits = iter([60, 0])
-    with short(anywhere) as sandbox:
+    spins = iter([True, False])
+    with short(anywhere, cpu_seconds=5.0) as sandbox:
         result, ended = run(
             sandbox,
-            "import time\ntime.sleep(channel.receive())",
-            lambda one: (one[0].send(next(waits)), one[0].receive())[1],
+            "spin = channel.receive()\nwhile spin: pass",
+            lambda one: (one[0].send(next(spins)), one[0].receive())[1],
         )
         assert (result, ended.how) == ("done", "finished")
+
+
+def test_a_process_that_waits_for_a_slow_trainer_is_tried_once_more(anywhere: Chosen) -> None:
+    pauses = iter([0.8, 0.0])
+
+    def converse(running: Sequence[Process]) -> Any:
+        running[0].receive()
+        time.sleep(next(pauses))
+        running[0].send(2)
+        return running[0].receive()
+
+    with short(anywhere, cpu_seconds=5.0) as sandbox:
+        result, ended = run(sandbox, "channel.send(1)\nchannel.send(channel.receive())", converse)
+        assert (result, ended.how) == (2, "finished")
+
+
+def test_what_ended_in_time_is_no_timeout_however_late_the_trainer_looks(anywhere: Chosen) -> None:
+    with short(anywhere, cpu_seconds=5.0) as sandbox:
+        _, ended = run(sandbox, "print('in time')", lambda running: (running[0].receive(), time.sleep(1)))
+        assert (ended.how, ended.output) == ("finished", b"in time\n")
 
 
 @pytest.mark.parametrize(
@@ -492,6 +535,67 @@ try:
 except (RuntimeError, MemoryError):
     channel.send(made)
 """
+
+
+RAW_THREADS = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+room = ctypes.create_string_buffer(1 << 22)
+top, pause = ctypes.addressof(room) & ~15, ctypes.cast(libc.pause, ctypes.c_void_p)
+made = 0
+for at in range(1, 1001):
+    made += libc.clone(pause, ctypes.c_void_p(top + 4096 * at), 0x50F00, None) > 0
+assert made == 1000 or made <= 512, made
+time.sleep(3)
+"""
+
+
+def test_threads_without_a_stack_of_their_own_are_few(sandbox: Sandbox) -> None:
+    _, ended = run(sandbox, RAW_THREADS)
+    assert (ended.how, ended.detail) == ("oom", "too many threads") or ended.how == "finished", ended
+    beside = [{"code": RAW_THREADS}, {"code": "import time\ntime.sleep(1)"}]
+    _, (ended, _) = sandbox.attempt(beside, lambda running: running[1].receive())  # nobody waits for the first
+    assert (ended.how, ended.wall_seconds < 2) == ("oom", True) or ended.how == "finished", ended
+
+
+def test_limits_cannot_be_made_to_look_like_a_failure_of_the_machine(sandbox: Sandbox) -> None:
+    code = "import resource\nfor limit in (resource.RLIMIT_CPU, resource.RLIMIT_STACK): "
+    code += "resource.setrlimit(limit, (0, 0)); resource.setrlimit(limit, (-1, -1))\n"
+    code += "channel.send(resource.getrlimit(resource.RLIMIT_CPU)[0] > 1)\nwhile True: pass"
+    result, ended = run(sandbox, code)
+    assert (result, ended.how, ended.starved) == (True, "timeout", False)
+
+
+HIDING = {
+    "a name that breaks lines of /proc": (
+        "import mmap, os, time\nf = os.open('a\\rb', os.O_RDWR | os.O_CREAT)\nos.ftruncate(f, 4096)\n"
+        "m = mmap.mmap(f, 4096)\nos.close(f)\nos.unlink('a\\rb')\ntime.sleep(0.3)"
+    ),
+    "a thread with descriptors of its own": """
+import ctypes, os, threading, time
+libc = ctypes.CDLL(None)
+def hold():
+    libc.syscall(ctypes.c_long(436), ctypes.c_uint(1000), ctypes.c_uint(2000), ctypes.c_uint(2))
+    for at in range(40):
+        f = os.open(f'f{at}', os.O_RDWR | os.O_CREAT)
+        os.unlink(f'f{at}')
+        os.write(f, b'x' * 1_000_000)
+    time.sleep(0.4)
+thread = threading.Thread(target=hold)
+thread.start()
+thread.join()
+""",
+}
+
+
+@pytest.mark.parametrize("what", HIDING)
+def test_files_cannot_be_hidden_from_the_server_nor_trip_it(sandbox: Sandbox, what: str) -> None:
+    result, ended = run(sandbox, HIDING[what])
+    if what.startswith("a name"):
+        assert (result, ended.how) == ("done", "finished"), ended
+    else:
+        assert ended.how == "output_limit" or "No space" in ended.detail, ended
+    assert still_works(sandbox)
 
 
 @pytest.mark.parametrize("size", ["", "threading.stack_size(32768)", "threading.stack_size(1 << 20)"])

@@ -142,7 +142,10 @@ def test_source_that_is_hard_on_a_parser_is_wrong_and_harms_nobody(scorer: Combi
         ("```js\nx = 1\n```", "x = 1"),
         ("```\n\n```\n", ""),
         ("x = 1", "x = 1"),
-        ("```python\nx = 1", "```python\nx = 1"),
+        ("So:\n```python\nx = 1", "x = 1"),
+        ("So:\n```\nx = 1", "x = 1"),
+        ("x = 1\n```\nIt is 1.", "x = 1\n"),
+        ("```python\n", ""),
     ],
 )
 def test_the_code_is_the_last_block_of_python_or_the_whole_text(text: str, code: str) -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import time
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftrain.scoring.code.driver import MAX_DEPTH, Refused, decode, encode
+from selftrain.scoring.code.driver import MAX_DEPTH, MAX_NODES, Refused, decode, encode
 from selftrain.scoring.code.literals import holds_nan, is_tree, is_true, same, shown
 
 SCALARS = (
@@ -53,7 +56,23 @@ def test_what_python_finds_different_is_never_the_same(one: Any, other: Any) -> 
 
 
 class Word(str):
-    pass
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__
+
+
+class Pair(NamedTuple):
+    one: int
+    two: Any
+
+
+class Colour(IntEnum):
+    RED = 3
+
+
+class Shade(StrEnum):
+    DARK = "dark"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +109,8 @@ class Word(str):
         ([], {}),
         ((), []),
         (10**30, 10**30 + 1),
+        (1234567.0, 1234568.0),
+        (-1e9, -1e9 - 1),
         ({(1, 2.0)}, {(1, 2)}),
     ],
 )
@@ -105,7 +126,7 @@ def test_types_and_values_are_exact(expected: Any, answer: Any) -> None:
         (0.0, -0.0),
         (1e20, 10**20),
         (2.0, 2),
-        ([0.3, {"a": 1e9}], [0.1 + 0.2, {"a": 1e9 + 1}]),
+        ([0.3, {"a": 1e9 + 0.5}], [0.1 + 0.2, {"a": 1e9 + 1}]),
         (math.inf, math.inf),
         ({1, 2, 3}, {3, 2, 1}),
         ({"a": 1, "b": (2,)}, {"b": (2,), "a": 1}),
@@ -129,9 +150,51 @@ def test_nan_equals_nothing() -> None:
     [object(), Word("a"), range(3), iter([]), len, {"a": object()}, 1 << 50_000, [Word("a")], bytearray(b"a")],
     ids=lambda value: type(value).__name__,
 )
-def test_nothing_but_plain_data_of_exact_types_travels(value: Any) -> None:
+def test_nothing_but_plain_data_travels(value: Any) -> None:
     with pytest.raises(Refused):
         encode(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Pair(1, Pair(2, 3)), (1, (2, 3))),
+        (Colour.RED, 3),
+        ({"a": [Colour.RED]}, {"a": [3]}),
+        (Shade.DARK, "dark"),
+        (numpy.int64(5), 5),
+        (numpy.float64(0.5), 0.5),
+        (numpy.bool_(True), True),
+        ([numpy.float32(0.5)], [0.5]),
+    ],
+    ids=str,
+)
+def test_what_python_compares_as_plain_data_travels_as_it(value: Any, plain: Any) -> None:
+    assert value == plain
+    assert encode(value) == encode(plain)
+    assert type(decode(encode(value))) is type(plain)
+
+
+def test_arrays_of_numpy_are_no_lists() -> None:
+    with pytest.raises(Refused, match="ndarray"):
+        encode(numpy.ones(2))
+
+
+@pytest.mark.parametrize("tag", ["t", "z"])
+def test_values_forged_to_be_deep_are_compared_in_no_time(tag: str) -> None:
+    deep: Any = 1
+    for _ in range(MAX_DEPTH - 2):
+        deep = {tag: [deep, '"']}
+    assert is_tree({"s": [deep]})
+    begun = time.process_time()
+    assert not same({"s": [1]}, {"s": [deep]}, 1e-6)
+    assert not same({"d": [[1, 1]]}, {"d": [[deep, 1]]}, 1e-6)
+    assert time.process_time() - begun < 1.0
+
+
+def test_a_forged_value_is_read_no_further_than_an_honest_one_can_go() -> None:
+    assert is_tree([1] * (MAX_NODES - 1))
+    assert not is_tree([1] * MAX_NODES)
 
 
 def test_what_is_too_deep_too_wide_or_within_itself_is_refused() -> None:

@@ -142,6 +142,19 @@ def test_inputs_and_outputs_are_programs_or_calls(kind: str) -> None:
     assert not two.expected.accepts(encode([[3]]), 0)
     (lines,) = given({"inputs": ['[1, 2]\n"a"'], "outputs": [3], "fn_name": "f"}).calls
     assert list(lines.args) == [[1, 2], "a"]
+    assert given({"inputs": ["1"], "outputs": ["[2]"], "fn_name": "f"}).calls[0].expected.accepts(encode([2]), 0)
+
+
+def test_functional_cases_are_calls_of_the_entry_point() -> None:
+    cases = [{"input": "[1]\n2", "output": "[3]", "testtype": "functional"}]
+    found = plan(cases, entry_point="Solution().f", setup="BASE = 3\nprint(BASE)")
+    (call,) = found.calls
+    assert (call.name, list(call.args)) == ("f", [[1], 2])
+    assert call.expected.accepts(encode([3]), 0)
+    assert "from typing import *" in found.setup
+    assert found.setup.endswith("BASE = 3")
+    with pytest.raises(ValueError, match="entry_point"):
+        plan(cases)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +176,9 @@ def test_inputs_and_outputs_are_programs_or_calls(kind: str) -> None:
         ([{"input": 1, "output": "1"}], "type int"),
         ({"inputs": ["1"], "outputs": []}, "same length"),
         ({"inputs": [], "outputs": []}, "something in them"),
+        ({"inputs": ["1", "2"], "outputs": ["", "\n"]}, "nothing to check"),
+        ([{"input": "1", "output": ""}], "nothing to check"),
+        ({"inputs": ["1"], "outputs": ["x"], "fn_name": "f"}, "no JSON"),
         ({"inputs": [1], "outputs": [1], "fn_name": "f"}, "list of its arguments"),
     ],
 )

@@ -239,3 +239,74 @@ def test_no_text_breaks_the_reading_of_an_answer(text: str) -> None:
 def test_equal_numbers_count_as_one_answer_in_votes(scorer: CombinedScorer) -> None:
     scores = scorer.score(make_group([r"\boxed{0.5}", r"\boxed{\frac{1}{2}}", "1/2", "50%"], reference="1/2"))
     assert [score.answer for score in scores] == ["1/2", "1/2", "1/2", "50%"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        # Letters and words after a number that are no unit of it
+        (r"5\text{ i}", "5"),
+        (r"5\mathrm{e}", "5"),
+        (r"5\text{x}", "5"),
+        (r"5\text{ x 2}", "5"),
+        (r"5\text{k}", "5"),
+        (r"5\text{ six}", "5"),
+        ("5 lakh", "5"),
+        ("5 grand", "5"),
+        ("5 bn", "5"),
+        ("5 ab", "5"),
+        ("5 xyz", "5"),
+        (r"5\text{}^2", "5"),
+        # Units that differ
+        ("90 rad", r"90^\circ"),
+        (r"20^\circ\text{F}", r"20^\circ\text{C}"),
+        ("5 cents", r"\$5"),
+        (r"\$5", r"5\text{ cents}"),
+        ("5 km", "5 m"),
+        # Other digits, bases, letters and marks
+        ("101", "101_2"),
+        ("101_3", "101_2"),
+        ("110_2", "101_{2}"),
+        ("R-r", "r-R"),
+        (r"\pi r^2-\pi R^2", r"\pi(R^2-r^2)"),
+        ("f'(x)", "f(x)"),
+        (r"\textbf{(B)}", r"\text{(A)}"),
+        (r"6\boxed{5}", "5"),
+        (r"6\phantom{\boxed{5}}", "5"),
+    ],
+)
+def test_what_only_looks_like_the_reference_is_wrong(answer: str, reference: str) -> None:
+    verdict = math(rf"\boxed{{{answer}}}", reference)
+    assert verdict.value == 0.0, verdict
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        (r"\textbf{(A)}", r"\text{(A)}"),
+        (r"\text{3}", "3"),
+        (r"\mathbf{3}", "3"),
+        (r"\varnothing", r"\emptyset"),
+        ("12 cm^2", "12"),
+        (r"12\text{ m/s}^2", "12"),
+        ("5 apples", "5 apple"),
+        ("90 degrees", r"90^\circ"),
+        (r"20^\circ", r"20^\circ\text{C}"),
+        (r"20\text{ C}", r"20^\circ\text{C}"),
+        (r"5\text{ dollars per hour}", r"\$5"),
+        ("5", r"\$5"),
+        ("101_{2}", "101_2"),
+        ("-r+R", "R-r"),
+        ("a - b", "a-b"),
+        ("f'(x)=2x", "f'(x)=2x"),
+        (r"$\boxed{5}$", "5"),
+    ],
+)
+def test_what_is_only_written_otherwise_is_right(answer: str, reference: str) -> None:
+    verdict = math(rf"\boxed{{{answer}}}", reference)
+    assert verdict.value == 1.0, verdict
+
+
+def test_a_box_without_braces_holds_the_one_sign_that_stands_alone() -> None:
+    assert [math(text, "5").value for text in (r"So $\boxed 5$.", r"\boxed 5", r"It is \boxed 5 .")] == [1.0] * 3
+    assert [math(text, "5").value for text in (r"\boxed 52", r"\boxed 5.2", r"\boxed 5 \boxed{6}")] == [0.0] * 3

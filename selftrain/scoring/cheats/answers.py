@@ -135,6 +135,8 @@ def _of_words(answer: str, wrap: Wrap) -> Iterator[Cheat]:
         yield Cheat("letters of another script", wrap(lookalike), "it looks like the answer and is other text")
     if len(answer.strip()) > 1 and answer.strip()[0].isalpha():
         yield Cheat("its first letter", wrap(answer.strip()[0]), "a part of the answer is not the answer")
+    if answer.strip()[-1:].isalpha():
+        yield Cheat("a longer word", wrap(f"{answer.strip()}ish"), "it is another word that begins with the answer")
 
 
 def _of_choice(subject: Subject, answer: str, wrap: Wrap) -> Iterator[Cheat]:

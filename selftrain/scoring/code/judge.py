@@ -13,12 +13,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from selftrain.config import SandboxConfig
-from selftrain.errors import DataError, PhaseError
+from selftrain.errors import PhaseError, UnusablePrompts
 from selftrain.records import Prompt, canonical_json
 from selftrain.scoring import METRIC_PREFIX, Asked, Verdict
 from selftrain.scoring.code import driver
 from selftrain.scoring.code.reading import code_of, prepended, why_unusable
-from selftrain.scoring.code.suites import Plan, Row, read
+from selftrain.scoring.code.suites import Plan, Row, names_asked, read
 from selftrain.scoring.code.trials import WORDS, Attempting, Outcome, Terms, tried
 from selftrain.scoring.sandbox import Chosen, Limits
 from selftrain.scoring.sandbox.pool import Sandbox
@@ -92,7 +92,7 @@ class CodeJudge:
         return list(self._threads.map(lambda one: self._verdict(plan, prompt, one.text), asked))
 
     def _verdict(self, plan: Plan, prompt: Prompt, text: str) -> Verdict:
-        source = code_of(text)
+        source = code_of(text, names_asked(plan), is_whole=self._named["prepend"] is None)
         outcome = self._outcome(plan, prompt, source)
         extras = {f"{METRIC_PREFIX}code/{word}_rate": [float(word == outcome.word)] for word in WORDS}
         if outcome.word == "infra_error":
@@ -157,19 +157,18 @@ class CodeJudge:
         return _read(canonical_json(tests), *texts, reference, self._weak)
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """Raise DataError unless every prompt has tests that can be read and check something, and every reference
+        """Raise UnusablePrompts unless every prompt has tests that can be read and check something, and every reference
         solution, where there is one, passes its own; PhaseError where the sandbox failed."""
         prompts = tuple(prompts)
         whys = self._threads.map(self._unusable, prompts)
         wrong = [(prompt, why) for prompt, why in zip(prompts, whys, strict=True) if why is not None]
         if wrong:
-            lines = [f"  prompt {prompt.id}: {why}" for prompt, why in wrong[:5]]
-            more = [f"  and {len(wrong) - 5} more"] if len(wrong) > 5 else []
-            raise DataError(
-                "\n".join([f"scorer code cannot use the tests of {len(wrong)} prompts:", *lines, *more])
-                + "\ncorrect or remove them. Plain data alone passes between a candidate and its tests, types exact: "
+            raise UnusablePrompts.of(
+                f"scorer code cannot use the tests of {len(wrong)} prompts:",
+                {prompt.id: why for prompt, why in wrong},
+                "correct or remove them. Plain data alone passes between a candidate and its tests, types exact: "
                 "tests that need more (objects, arguments changed in place) run only with params.weak: true, where a "
-                "candidate can make them pass"
+                "candidate can make them pass",
             )
 
     def _unusable(self, prompt: Prompt) -> str | None:

@@ -11,19 +11,25 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from selftrain.scoring.code.driver import MAX_BITS, MAX_DEPTH, PLAIN_INT
+from selftrain.scoring.code.driver import MAX_BITS, MAX_DEPTH, MAX_NODES, PLAIN_INT
 
 Tree: TypeAlias = Any
 _MAX_HEX = MAX_BITS // 4 + 4
 _LISTS = frozenset("tsz")
+_COUNTED = float(1 << 40)
+"""Below that a whole number is never taken for its neighbour, however wide the tolerance: counts are exact."""
 _BRACKETS = {"": "[]", "t": "()", "s": "{}", "z": ("frozenset({", "})"), "d": "{}"}
 
 
 def is_tree(value: Any) -> bool:
-    """Whether what a candidate's process sent is a tree as `driver.encode` makes them. Time linear in its size."""
+    """Whether what a candidate's process sent is a tree as `driver.encode` makes them, and no larger."""
     waiting: list[tuple[Any, int]] = [(value, 0)]
+    left = MAX_NODES
     while waiting:
         node, depth = waiting.pop()
+        left -= 1
+        if left < 0:
+            return False
         if node is None or type(node) in (bool, str):
             continue
         if type(node) is int:
@@ -123,15 +129,21 @@ def _set_of(inside: list[Any]) -> frozenset[str]:
 
 def _canonical(tree: Tree) -> str:
     """A text that equal hashable values share."""
-    if type(tree) is dict:
-        ((tag, inside),) = tree.items()
-        if tag in ("s", "z"):
-            return json.dumps([tag, sorted(_set_of(inside))])
-        if tag == "t":
-            return json.dumps([tag, [_canonical(one) for one in inside]])
-        if tag == "f" and inside == "-0.0":
-            return json.dumps({"f": "0.0"})
-    return json.dumps(tree)
+    return json.dumps(_ordered(tree))
+
+
+def _ordered(tree: Tree) -> Tree:
+    """The tree with the items of its sets in order. Of trees and not of texts within texts, which JSON would escape
+    anew at every depth: the text of thirty tuples in one another would fill the memory."""
+    if type(tree) is not dict:
+        return tree
+    ((tag, inside),) = tree.items()
+    if tag in ("s", "z"):
+        items = {json.dumps(one): one for one in map(_ordered, inside)}
+        return {tag: [items[text] for text in sorted(items)]}
+    if tag == "t":
+        return {tag: [_ordered(one) for one in inside]}
+    return {"f": "0.0"} if tag == "f" and inside == "-0.0" else tree
 
 
 def as_number(tree: Tree) -> int | float | None:
@@ -149,7 +161,10 @@ def close(expected: float, answer: int | float, tolerance: float) -> bool:
         return True
     if type(answer) is int or not math.isfinite(expected) or not math.isfinite(answer):
         return False
-    return abs(expected - answer) <= tolerance * (abs(expected) or 1.0)
+    within = tolerance * (abs(expected) or 1.0)
+    if expected.is_integer() and abs(expected) < _COUNTED:
+        within = min(within, 0.25)
+    return abs(expected - answer) <= within
 
 
 def is_true(tree: Tree) -> bool:

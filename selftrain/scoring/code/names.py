@@ -21,8 +21,16 @@ def parsed(source: str, what: str) -> ast.Module:
 
 
 def asserts(tree: ast.AST) -> list[ast.Assert]:
-    """Assertions of anything but a constant."""
-    return [one for one in ast.walk(tree) if isinstance(one, ast.Assert) and not isinstance(one.test, ast.Constant)]
+    """Assertions of anything but a constant that is true."""
+    return [one for one in ast.walk(tree) if isinstance(one, ast.Assert) and not _says_nothing(one)]
+
+
+def _says_nothing(node: ast.Assert) -> bool:
+    return isinstance(node.test, ast.Constant) and bool(node.test.value)
+
+
+def _never_holds(node: ast.Assert) -> bool:
+    return isinstance(node.test, ast.Constant) and not node.test.value
 
 
 def is_call_of(node: ast.expr, name: str) -> bool:
@@ -149,15 +157,21 @@ def builtin_errors(tree: ast.AST) -> set[str]:
 
 
 def with_counted_asserts(tree: ast.Module, texts: list[str]) -> str:
-    """The source with every assertion announced before and counted after; appends the assertions' texts."""
+    """The source with every assertion announced before and counted after; appends the assertions' texts. Where one in
+    a `try` says that a line is not reached, the error that is expected instead is to be counted."""
 
     class Counting(ast.NodeTransformer):
         def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
-            if isinstance(node.test, ast.Constant):
+            if _says_nothing(node):
                 return [node]
             text = ast.unparse(node.test)
             texts.append(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
             before = ast.parse(f"__selftrain_asserting__({len(texts) - 1})").body
             return [*before, node, *ast.parse("__selftrain_asserted__()").body]
+
+        def visit_Try(self, node: ast.Try) -> list[ast.stmt]:
+            refuses = any(isinstance(one, ast.Assert) and _never_holds(one) for one in node.body)
+            before = ast.parse("__selftrain_expecting__()").body if refuses else []
+            return [*before, self.generic_visit(node)]  # type: ignore[list-item]
 
     return ast.unparse(Counting().visit(tree))

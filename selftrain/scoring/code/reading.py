@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Collection
+
 from selftrain.scoring.extraction import blocks
 
 MAX_CODE = 200_000
 """Characters. Longer code is wrong unread."""
+_DEFINED = re.compile(r"^[ \t]*(?:async[ ]+def|def|class)[ ]+(\w+)|^(\w+)[ ]*=", re.MULTILINE)
+_OPENING = re.compile(r"^[ ]{0,3}(?:`{3,}|~{3,})(?P<mark>[^`\n]*)(?:\n|\Z)", re.MULTILINE)
+_STATEMENT = re.compile(r"^(?:def |class |import |from \w|@\w|print\(|\w+ *=)", re.MULTILINE)
 _PYTHON = frozenset({"python", "py", "python3"})
 
 
-def code_of(text: str) -> str:
-    """The last fenced block: of those marked as Python, or else of those without a mark, or else of all. A text without
-    a closed block is taken whole. Linear in the text."""
+def code_of(text: str, names: Collection[str] = (), *, is_whole: bool = False) -> str:
+    """The last fenced block: of those marked as Python, or else of those without a mark, or else of all; the last that
+    defines one of `names` where one does, since examples of use follow a solution. A text without a closed block is
+    what follows an opening fence, or what stands before a closing one, or else taken whole. `is_whole`: nothing stands
+    before the code, so that a block which is indented in full stood in a list. Linear in the text."""
     found = [((info.split() or [""])[0].lower(), inside) for info, inside in blocks(text)]
     for marks in (_PYTHON, frozenset({""}), frozenset(info for info, _ in found)):
         of_kind = [inside for info, inside in found if info in marks]
         if of_kind:
-            return of_kind[-1]
-    return text
+            last = ([one for one in of_kind if _defines(one, names)] or of_kind)[-1]
+            return textwrap.dedent(last) if is_whole and last[:1] in (" ", "\t") else last
+    return _beside_fence(text)
+
+
+def _defines(source: str, names: Collection[str]) -> bool:
+    return any((found[1] or found[2]) in names for found in _DEFINED.finditer(source))
+
+
+def _beside_fence(text: str) -> str:
+    """Of a text that was cut before its block was closed, or that goes on in a block which its prompt opened."""
+    fence = _OPENING.search(text)
+    if fence is None:
+        return text
+    before = text[: fence.start()]
+    return before if not fence["mark"] and _STATEMENT.search(before) else text[fence.end() :]
 
 
 def prepended(before: str, source: str) -> str:

@@ -77,15 +77,22 @@ class Row:
     reference: str = ""
 
 
+def names_asked(plan: Plan) -> frozenset[str]:
+    """Under which names a candidate may define what the plan calls; none where it is a program."""
+    if isinstance(plan, Calls):
+        return frozenset({"Solution", *(call.name for call in plan.calls)})
+    return frozenset({"Solution", *plan.proxies.values()}) if isinstance(plan, Suite) else frozenset()
+
+
 def read(row: Row, *, weak: bool = False) -> Plan:
     """The plan of a row. Raises ValueError, in words, where its tests cannot be read or would check nothing."""
     tests = _parsed(row.tests)
     if isinstance(tests, dict):
-        return _of_inputs(tests)
+        return _of_inputs(tests, row)
     if not isinstance(tests, list | str) or not tests:
         raise ValueError(f"the tests are {shown_kind(row.tests)}; they are asserts, code, or inputs with outputs")
     if isinstance(tests, list) and all(isinstance(one, dict) for one in tests):
-        return _of_cases(tests)
+        return _of_cases(tests, row)
     sources = [tests] if isinstance(tests, str) else tests
     if not all(isinstance(one, str) for one in sources):
         raise ValueError("the tests are a list that mixes kinds; give strings of asserts, or objects {input, output}")
@@ -109,25 +116,33 @@ def _parsed(tests: Any) -> Any:
     return tests
 
 
-def _of_inputs(tests: Mapping[str, Any]) -> Plan:
+def _of_inputs(tests: Mapping[str, Any], row: Row) -> Plan:
     """`{"inputs": [...], "outputs": [...], "fn_name": ...}`."""
     inputs, outputs = tests.get("inputs"), tests.get("outputs")
     if not (isinstance(inputs, list) and isinstance(outputs, list)) or len(inputs) != len(outputs) or not inputs:
         raise ValueError("the tests need `inputs` and `outputs`, two lists of the same length with something in them")
     name = tests.get("fn_name")
     if name:
-        return _of_functions(str(name), inputs, outputs)
-    return Streams(tuple((_text(one), _text(other)) for one, other in zip(inputs, outputs, strict=True)))
+        return _of_functions(str(name), inputs, outputs, row)
+    return _streams([(_text(one), _text(other)) for one, other in zip(inputs, outputs, strict=True)])
 
 
-def _of_functions(name: str, inputs: list[Any], outputs: list[Any]) -> Calls:
-    """Calls with JSON arguments. Where every output is a list of one item, that item is the value: so APPS has it."""
+def _streams(cases: Sequence[tuple[str, str]]) -> Streams:
+    if not any(wanted.strip() for _, wanted in cases):
+        raise ValueError("the tests have nothing to check: no output is expected of any input")
+    return Streams(tuple(cases))
+
+
+def _of_functions(name: str, inputs: list[Any], outputs: list[Any], row: Row) -> Calls:
+    """Calls with JSON arguments. Where every output is a list of one item, that item is the value: so APPS has it. As
+    LiveCodeBench has it, an input is a text with one JSON value per line, and its output a text of JSON as well."""
     if all(isinstance(one, list) and len(one) == 1 for one in outputs):
         outputs = [one[0] for one in outputs]
     calls = []
     for given, wanted in zip(inputs, outputs, strict=True):
-        if isinstance(given, str):  # one JSON value per line, as LiveCodeBench has it
-            given = [_json(line) for line in given.splitlines() if line.strip()]
+        if isinstance(given, str):
+            given = [_json(line, "input") for line in given.splitlines() if line.strip()]
+            wanted = _json(wanted, "output") if isinstance(wanted, str) else wanted
         if not isinstance(given, list):
             raise ValueError(f"an input of {name} is {shown_kind(given)}; it is a list of its arguments")
         try:
@@ -135,24 +150,41 @@ def _of_functions(name: str, inputs: list[Any], outputs: list[Any]) -> Calls:
             calls.append(Call(name, trees, {}, Expected("json", encode(wanted))))
         except Refused as error:
             raise ValueError(f"a test of {name} holds {error}") from None
-    return Calls(tuple(calls))
+    setup = names.of_setup_for_candidate(names.parsed(row.setup, "the setup"), ())
+    return Calls(tuple(calls), f"{_OF_CONTESTS}\n{setup}")
 
 
-def _json(text: str) -> Any:
+_OF_CONTESTS = """\
+import bisect, collections, functools, heapq, itertools, math, operator, random, re, string, sys
+from typing import *
+from collections import *
+from functools import *
+from itertools import *
+from bisect import *
+from heapq import *"""
+"""What solutions of LeetCode and its like find imported; their stubs write List[int]."""
+
+
+def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError(f"the input {text[:60]!r} is no JSON value") from None
+        raise ValueError(f"the {what} {text[:60]!r} is no JSON value") from None
 
 
-def _of_cases(tests: Sequence[Mapping[str, Any]]) -> Streams:
-    """`[{"input": ..., "output": ...}, ...]`."""
+def _of_cases(tests: Sequence[Mapping[str, Any]], row: Row) -> Plan:
+    """`[{"input": ..., "output": ...}, ...]`, calls where LiveCodeBench says that they are functional."""
     for one in tests:
         if not {"input", "output"} <= one.keys():
             raise ValueError(
                 f"a test has the keys {', '.join(map(str, one)) or 'of nothing'}; it needs input and output"
             )
-    return Streams(tuple((_text(one["input"]), _text(one["output"])) for one in tests))
+    if all(one.get("testtype") == "functional" for one in tests):
+        if row.entry_point is None:
+            raise ValueError("the tests are of a function, and no column says of which one (entry_point)")
+        name = row.entry_point.removeprefix("Solution().")
+        return _of_functions(name, [one["input"] for one in tests], [one["output"] for one in tests], row)
+    return _streams([(_text(one["input"]), _text(one["output"])) for one in tests])
 
 
 def _text(value: Any) -> str:
@@ -197,7 +229,7 @@ def _of_code(row: Row, sources: Sequence[str], *, weak: bool) -> Plan:
     trees = [names.parsed(source, "the tests") for source in sources]
     setup = names.parsed(row.setup, "the setup")
     if not any(names.asserts(tree) for tree in trees):
-        raise ValueError("the tests have nothing to check: no assert of anything but a constant")
+        raise ValueError("the tests have nothing to check: no assert of anything but a constant that is true")
     # LeetCode's are `Solution().name`; the driver finds the method by its name.
     given = row.entry_point.removeprefix("Solution().") if row.entry_point else None
     entry_point = given or names.called_alone(trees, setup)

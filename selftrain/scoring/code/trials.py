@@ -72,6 +72,8 @@ class _Course:
         """`ended` is how the process ended that stopped the trial; None where none did."""
         if ended is not None and (ended.how == "infra_error" or self.failed is None):
             self.failed = _ending(ended, self.at)
+        if self.failed is None and self.passed != self.total:
+            self.failed = ("fail", f"{self.passed} of {self.total} tests passed")
         if self.failed is not None:
             return Outcome(self.failed[0], self.passed, self.total, self.failed[1], self.nearly)
         return Outcome("pass", self.passed, self.total, f"{self.total} test{'s' if self.total != 1 else ''} passed")
@@ -176,7 +178,7 @@ def _read(message: Any, token: str, name: str) -> _Answer:
     where = f" (line {line})" if type(line) is int and 0 < line < 10**6 else ""
     told = f"raised {raised}{': ' if why else ''}{why}{where}"
     word: Word = "oom" if raised == "MemoryError" else "fail"
-    return _Answer(told, word, message={"raised": raised, "why": why, "told": told})
+    return _Answer(told, word, message={"is": printable(message.get("is"), 60), "why": why, "told": told})
 
 
 def _answered(told: str) -> _Answer:

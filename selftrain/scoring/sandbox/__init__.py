@@ -12,6 +12,7 @@ server loads once. Everything that comes back from a candidate's process is data
     choosing, selftest, fixes   which tier holds here, by real probes, and what to do where none does
     probe_driver                the probes, on their side
     pool, process, workers      the trainer's side: workers, the process in one of them, and what came of it
+    watching                    what the trainer sees of a candidate's process in /proc
     interpreter, tiers          which files the interpreter needs, and how a worker is started in each tier
     server                      the fork server: a program of its own, with the four that follow
     preloads, scratch           what it imports before it forks; the folder in which a candidate may write
@@ -81,6 +82,8 @@ class Ended:
     exit_code: int | None = None
     output: bytes = b""
     """Standard output alone."""
+    starved: bool = False
+    """Whether it might have done better with the machine to itself."""
 
 
 class Stopped(Exception):  # noqa: N818 - reads as a fact

@@ -12,15 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 from selftrain.scoring.sandbox import Chosen, Ended, Limits, Stopped
 from selftrain.scoring.sandbox.interpreter import surveyed
-from selftrain.scoring.sandbox.process import KILLED, Running
+from selftrain.scoring.sandbox.process import Running
 from selftrain.scoring.sandbox.workers import Spawner, Worker, WorkerLost
 
 T = TypeVar("T")
 
 RECYCLE_AFTER = 1000
 """Executions, after which a worker is replaced: what a server's memory fragments into is not kept for ever."""
-_BUSY_SHARE = 0.5
-"""Of the processor time allowed: with less than that used up, the wall clock ran out because the machine was busy."""
 
 
 class Process(Protocol):
@@ -71,13 +69,14 @@ class Sandbox:
         `converse` returned, or None where it was left by Stopped, and how each process ended. An exception of another
         kind kills the processes and goes on. `converse` must not call `attempt` again.
 
-        Where only the wall clock ran out it is all done once more, with no other process in the sandbox; where the
-        sandbox itself failed, once more in fresh workers. `converse` is called again then.
+        Where only the wall clock ran out, of a process that was at work, it is all done once more, with no other
+        process in the sandbox; where the sandbox itself failed, once more in fresh workers. `converse` is called again
+        then.
         """
         result, endings = self._once(payloads, converse, alone=False)
         if any(one.how == "infra_error" for one in endings):
             result, endings = self._once(payloads, converse, alone=False, fresh=True)
-        if any(map(self._starved, endings)):
+        if any(one.starved for one in endings):
             result, endings = self._once(payloads, converse, alone=True)
         return result, endings
 
@@ -95,11 +94,6 @@ class Sandbox:
         for worker in held:
             worker.abandon()
         self._spawner.close()
-
-    def _starved(self, ended: Ended) -> bool:
-        """Whether it might have done better with the machine to itself."""
-        out_of_time = ended.how == "timeout" and ended.cpu_seconds < _BUSY_SHARE * self._limits.cpu_seconds
-        return out_of_time or ended.detail == KILLED
 
     def _once(
         self,
@@ -119,6 +113,8 @@ class Sandbox:
                     workers.append(self._worker(fresh))
                 for worker, payload in zip(workers, payloads, strict=True):
                     running.append(Running(worker, self._limits, payload))
+                for one in running:
+                    one.beside = running
                 result = None
                 with suppress(Stopped):
                     result = converse(running)

@@ -12,10 +12,10 @@ import select
 import signal
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from selftrain.scoring.sandbox import Ended, Ending, Limits, Stopped
+from selftrain.scoring.sandbox import Ended, Ending, Limits, Stopped, watching
 from selftrain.scoring.sandbox.workers import Worker, WorkerLost
 
 _HEADER = struct.Struct(">I")
@@ -25,6 +25,11 @@ _GRACE_SECONDS = 15.0
 _DIGITS = 4300
 _OUT_OF_MEMORY = 71
 _TAIL = 2000
+_TASKS = 512
+_LOOK_SECONDS = 0.05
+_BUSY_SHARE = 0.5
+"""Of the processor time allowed: with less than that used up, the wall clock may have run out because the machine was
+busy."""
 
 
 def _short_integer(text: str) -> int:
@@ -39,12 +44,17 @@ class Running:
     def __init__(self, worker: Worker, limits: Limits, payload: Any) -> None:
         self._worker, self._limits = worker, limits
         self._pipes = worker.begin(limits)
+        self._pid: int | None = None
+        self._asleep, self._waited = False, 0.0
         self._deadline = time.monotonic() + limits.wall_seconds
+        self._look_at = time.monotonic() + _LOOK_SECONDS
         self._heard = bytearray()
         self._printed: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         self._report: Mapping[str, Any] | None = None
         self._broken: tuple[Ending, str] | None = None
         """Why the trainer had the process killed."""
+        self.beside: Sequence[Running] = (self,)
+        """All processes of the same attempt, looked at while any of them is waited for."""
         self._sending = memoryview(self._frame(payload))
 
     def send(self, value: Any) -> None:
@@ -73,7 +83,7 @@ class Running:
         try:
             while self._report is None and self._broken is None:
                 self._heard.clear()
-                if not self._sending:
+                if not self._sending and time.monotonic() < self._deadline:
                     self._shut("said")
                 try:
                     self._pump()
@@ -122,11 +132,33 @@ class Running:
         self._worker.kill()
         return Stopped()
 
+    def _look(self) -> None:
+        """Count its threads. The limit of the kernel does not bind a superuser's, and counts more than these."""
+        if self._report is None and self._broken is None:
+            self._pid = self._pid or self._worker.candidate()
+            if self._pid is not None and watching.threads(self._pid) > _TASKS:
+                self._break("oom", "too many threads")
+
+    def _look_around(self) -> None:
+        if (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            for one in self.beside:
+                one._look()
+
+    def _out_of_time(self, ready: Set[str]) -> Stopped:
+        """Kill it for its wall time. It was not kept waiting, by the machine or by the trainer, where it sleeps, has
+        said nothing that was not heard, and was waited for most of the time (or another of its attempt was)."""
+        waited = sum(one._waited for one in self.beside)
+        if not ready - {"said"} and waited >= self._limits.wall_seconds / 2:
+            pid = self._pid or self._worker.candidate()
+            self._asleep = pid is not None and watching.is_asleep(pid)
+        return self._break("timeout", f"{self._limits.wall_seconds:g} seconds of wall time")
+
     def _pump(self) -> None:
         """Wait for something to happen, at most to the deadline, and take what came. Raises Stopped, WorkerLost."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise self._break("timeout", f"{self._limits.wall_seconds:g} seconds of wall time")
+        self._look_around()
+        if self._broken is not None:
+            raise Stopped
         poll = select.poll()
         names = {self._worker.descriptor(): "control"}
         for name, descriptor in self._pipes.items():
@@ -138,11 +170,16 @@ class Running:
             poll.register(descriptor, select.POLLOUT if name == "said" else select.POLLIN)
         if self._report is None:
             poll.register(self._worker.descriptor(), select.POLLIN)
-        ready = {names[descriptor] for descriptor, _ in poll.poll(left * 1000)}
+        begun = time.monotonic()
+        left = self._deadline - begun
+        ready = {names[descriptor] for descriptor, _ in poll.poll(max(0.0, min(left, _LOOK_SECONDS)) * 1000)}
+        self._waited += time.monotonic() - begun
         if "control" in ready:
             self._report = self._worker.report(self._deadline + _GRACE_SECONDS)
             self._drain()
             return
+        if left <= 0:
+            raise self._out_of_time(ready)
         for name in ready:
             if name == "said":
                 self._write()
@@ -205,7 +242,9 @@ class Running:
             detail = self._printed["err"][-_TAIL:].decode(errors="replace")
         code = os.waitstatus_to_exitcode(status)
         output = bytes(self._printed["out"])
-        return Ended(how, detail, cpu, wall, peak, code if code >= 0 else None, output)
+        kept_waiting = how == "timeout" and cpu < _BUSY_SHARE * self._limits.cpu_seconds and not self._asleep
+        starved = kept_waiting or detail == KILLED
+        return Ended(how, detail, cpu, wall, peak, code if code >= 0 else None, output, starved)
 
     def _how(self, why: str, code: int, cpu: float, peak: int) -> tuple[Ending, str]:
         limits = self._limits
@@ -215,8 +254,6 @@ class Running:
             return "timeout", f"{limits.wall_seconds:g} seconds of wall time"
         if why == "scratch":
             return "output_limit", f"more than {limits.scratch_bytes} bytes of files"
-        if why == "threads":
-            return "oom", "too many threads"
         if code == -signal.SIGKILL:
             return "oom", KILLED
         if code == _OUT_OF_MEMORY:

@@ -34,6 +34,7 @@ def wipe(folder: str) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     here = os.open(folder, flags)
     try:
+        os.fchmod(here, 0o700)
         waiting = [_emptied(here)]
         inside: list[str] = []
         while waiting:
@@ -101,18 +102,12 @@ def held_bytes(pid: int, folder: str, limit: int) -> int:
                 if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
                     opened.add(found.st_ino)
                     total += found.st_blocks * 512
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
-        lines = [line.split(maxsplit=5) for line in maps if line.endswith(" (deleted)\n")]
-        mapped = {int(fields[4]) for fields in lines if fields[5].startswith(folder + "/")}
+    # As bytes: the kernel writes a carriage return of a file's name as it is, and text would end a line there.
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:
+        lines = [line.split(maxsplit=5) for line in maps if line.endswith(b" (deleted)\n")]
+        mapped = {int(fields[4]) for fields in lines if fields[5].startswith(os.fsencode(folder) + b"/")}
         total += len(mapped - opened) * (limit // 2 + 1)
     return total
-
-
-def threads(pid: int) -> int:
-    """How many threads the process has. Only where /proc shows it."""
-    with contextlib.suppress(OSError):
-        return os.stat(f"/proc/{pid}/task").st_nlink - 2
-    return 0
 
 
 def children() -> list[int]:

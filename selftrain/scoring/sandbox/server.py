@@ -184,16 +184,14 @@ class Server:
             counted = time.monotonic()
             if too_much := self._too_much(asked["scratch"]):
                 return too_much
-            wait = max(0.005, min(0.05, left / cores), 10 * (time.monotonic() - counted))
+            wait = max(0.005, min(0.05, left / cores), min(0.2, 10 * (time.monotonic() - counted)))
 
     def _too_much(self, limit: int) -> str:
         if self._tier == "bubblewrap":  # a file system of that size, in which only the number of files is open
             space = os.statvfs(self._scratch)
             return "scratch" if (space.f_files - space.f_ffree) * 4096 > limit else ""
         held = self._files.held_bytes(self._child, self._scratch, limit)
-        if held + self._files.used_bytes(self._scratch, limit) > limit:
-            return "scratch"
-        return "threads" if self._files.threads(self._child) > _TASKS else ""
+        return "scratch" if held + self._files.used_bytes(self._scratch, limit) > limit else ""
 
     def _end_all(self) -> dict[str, Any]:
         """Kill the child and all that it started, and reap them. What the child used up, and its wait status."""

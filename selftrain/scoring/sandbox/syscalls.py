@@ -66,18 +66,24 @@ _AARCH64 = _table(
     """
 )
 
-_JUDGED = ("mmap", "ioctl", "socketpair", "sendto", "clone", "kill", "tgkill", "fcntl", "prctl", "openat", "prlimit64")
+_JUDGED = (
+    *("mmap", "ioctl", "socketpair", "sendto", "clone", "kill", "tgkill", "fcntl", "prctl", "openat", "prlimit64"),
+    "setrlimit",
+)
 _MISSING = (
     *("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_create", "memfd_secret"),
-    "copy_file_range",
+    *("copy_file_range", "close_range"),
 )
-"""Answered with ENOSYS, upon which older calls are taken instead: clone3 hides its flags from a filter."""
+"""Answered with ENOSYS, upon which older calls are taken instead: clone3 hides its flags from a filter, and close_range
+can give a thread descriptors of its own, in which nobody would look for files."""
 
 TABLES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 TESTED = ("x86_64",)
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _REFUSE, _ABSENT = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
+_PRETEND = _ERRNO
+"""Not made, and answered with success."""
 _LOAD, _JEQ, _JGE, _JGT, _JSET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x25, 0x45, 0x54, 0x06
 _X32 = 0x40000000
 
@@ -87,7 +93,7 @@ _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032)
 """Duplicate, flags, locks, the size of a pipe. F_SETOWN with F_SETSIG would send any signal to any process."""
 _PRCTLS = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of threads and of memory."""
-_THREAD = 0x10000
+_THREAD, _FILES = 0x10000, 0x400
 _NAMESPACES = 0x7E020080
 _O_ACCMODE_TRUNC = 0o1003
 _O_TRUNC = 0o1000
@@ -141,15 +147,19 @@ def _judged(name: str, pid: int) -> bytes:
             return _one_of(1, _FCNTLS)
         case "prctl":
             return _one_of(0, _PRCTLS)
-        case "prlimit64":
-            return _one_of(0, (0,))
+        case "setrlimit":
+            return _instruction(_RETURN, _PRETEND)
+        case "prlimit64":  # solutions of contests ask for more stack; less processor time would look like the machine's
+            own = _argument(0) + _instruction(_JEQ, 0, 1, 0) + refuse
+            new = _argument(2) + _instruction(_JEQ, 0, 0, 3) + _argument(2, high=True) + _instruction(_JEQ, 0, 0, 1)
+            return own + new + allow + _instruction(_RETURN, _PRETEND)
         case "kill":
             return _to_itself(pid, 1)
         case "tgkill":
             return _to_itself(pid, 2)
-        case "clone":  # a thread, in no new namespace
-            flags = _argument(0)
-            return flags + _instruction(_JSET, _THREAD, 0, 2) + _instruction(_JSET, _NAMESPACES, 1, 0) + allow + refuse
+        case "clone":  # a thread that shares all descriptors, in no new namespace
+            is_thread = _argument(0) + _instruction(_JSET, _THREAD, 0, 3) + _instruction(_JSET, _FILES, 0, 2)
+            return is_thread + _instruction(_JSET, _NAMESPACES, 1, 0) + allow + refuse
         case "openat":  # O_TRUNC of a file opened for reading truncates it, which Landlock governs from ABI 3 only
             flags = _argument(2) + _instruction(_AND, _O_ACCMODE_TRUNC)
             return flags + _instruction(_JEQ, _O_TRUNC, 1, 0) + allow + refuse

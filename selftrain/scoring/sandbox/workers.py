@@ -13,12 +13,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from selftrain.scoring.sandbox import Limits, Tier, scratch, tiers
+from selftrain.scoring.sandbox import Limits, Tier, scratch, tiers, watching
 from selftrain.scoring.sandbox.interpreter import Interpreter
 
 _READY_SECONDS = 120.0
@@ -64,7 +64,9 @@ class Worker:
             raise WorkerLost(f"{lost}{': ' + said if said else ''}") from None
         assert self._process.stderr is not None
         self._process.stderr.close()
-        _offer_to_the_oom_killer(self._process.pid)
+        started_here = [*watching.tree(self._process.pid)]
+        self._server = started_here[-1]
+        _offer_to_the_oom_killer(started_here)
 
     @property
     def executions(self) -> int:
@@ -75,6 +77,10 @@ class Worker:
     def pid(self) -> int:
         """Of the process that was started: bwrap itself, or the server."""
         return self._process.pid
+
+    def candidate(self) -> int | None:
+        """The number of the candidate's process, outside; None where there is none, or it cannot be seen."""
+        return next(iter(watching.children(self._server)), None)
 
     def descriptor(self) -> int:
         """To wait for a report with poll."""
@@ -183,16 +189,9 @@ class Worker:
         return ""
 
 
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as listed:
-        for child in listed.read().split():
-            yield from _tree(int(child))
-
-
-def _offer_to_the_oom_killer(pid: int) -> None:
+def _offer_to_the_oom_killer(pids: Sequence[int]) -> None:
     """When the machine is out of memory, the kernel ends candidates before the trainer. Where it is refused, the
     kernel decides by size alone."""
-    for one in _tree(pid):
+    for one in pids:
         with contextlib.suppress(OSError), open(f"/proc/{one}/oom_score_adj", "w") as score:
             score.write("900")

@@ -131,6 +131,7 @@ def raise_its_own_limits(facts: dict[str, Any], tell: Any) -> None:
     # In an open process the hard limits stand far above what a candidate may have.
     for kind, plenty in ((resource.RLIMIT_AS, 8 << 30), (resource.RLIMIT_CPU, 600), (resource.RLIMIT_FSIZE, 8 << 30)):
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (plenty, plenty))
-            tell({"done": f"the limit {kind} is {plenty}"})
+            resource.setrlimit(kind, (plenty, plenty))  # which may answer success and do nothing
+            if resource.getrlimit(kind) == (plenty, plenty):
+                tell({"done": f"the limit {kind} is {plenty}"})
     LIBC.prctl(4, 1, 0, 0, 0)
