@@ -27,7 +27,7 @@ from selftrain.prompts import PromptSets
 from selftrain.records import Receipt, Report
 from selftrain.reporting.inert import inert
 from selftrain.rooms import notes_on_model
-from selftrain.sandboxing import caveats
+from selftrain.sandboxing import caveats, needs_sandbox
 from selftrain.store import RunDirectory, read_json
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
         notes += [f"{one.num_excluded:,} excluded"] * bool(one.num_excluded)
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
+    if needs_sandbox(config):
+        yield _sandbox_words(config.score.sandbox.tier)
     yield f"round 0: {_evaluation(config, prompts, 0)}"
     asked: dict[Any, int] = {}
     starts = _starts(config)
@@ -94,6 +96,15 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         yield "no prompts.validate: the last round is the headline, and nothing is chosen"
     else:
         yield "no held-out prompts: nothing is evaluated, and the last round's policy is the result"
+
+
+def _sandbox_words(tier: str) -> str:
+    if tier == "auto":
+        return (
+            "sandbox: chosen when the run starts, the first of bubblewrap and landlock that passes its self-test there "
+            "(score.sandbox.tier: auto)"
+        )
+    return f"sandbox: {tier}, which must pass its self-test when the run starts (score.sandbox.tier)"
 
 
 def _starts(config: Config) -> list[int]:

@@ -9,10 +9,11 @@ from selftrain import advice, inspection, sampling, scoring, tracking, training
 from selftrain import prompts as prompt_room
 from selftrain.arms import arms_of
 from selftrain.compose import Composed
-from selftrain.config import Config, config_of_arm
+from selftrain.config import Config, ScoreConfig, config_of_arm
 from selftrain.errors import ConfigError
 from selftrain.fingerprints import Fingerprints
 from selftrain.prompts import PromptSet, PromptSets
+from selftrain.prompts.rows import names_of
 from selftrain.records import digest
 from selftrain.rooms import Rooms, check_model
 from selftrain.selection import filters
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
-    """Check plug-ins, pass-through tables, shares of ranks, prompts, and what cannot work; return the prompts, and the
-    fingerprints."""
+    """Check plug-ins, pass-through tables, shares of ranks, prompts, that rows have tests where code is judged, and what
+    cannot work; return the prompts, and the fingerprints."""
     config = composed.config
     for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
         sampling.check(one.sample)
@@ -36,6 +37,8 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
     tracking.check(config.track)
     inspection.check(config, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
+    for of_set, judging in _judging(config, prompts):
+        scoring.check_rows(judging.scorers, of_set.prompts, columns_of_data(config))
     advice.refuse(config, prompts)
     wants_gold = any(arm.name == "gold" for arm in config.arms)
     if wants_gold and num_without_answer(prompts.train.prompts) == len(prompts.train.prompts):
@@ -45,6 +48,28 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
         )
     rooms = Rooms(config, composed.folder)
     return prompts, Fingerprints(config, composed.folder, digests(prompts), lambda: rooms.model_inputs, composed.recipe)
+
+
+def columns_of_data(config: Config) -> dict[str, str]:
+    """As `names_of`, of columns that are surely in the data. With a template nothing is asked of the prompt's: where
+    there is one, prompts keep it as metadata."""
+    sets = (config.prompts.train, config.prompts.validate_, config.prompts.test, config.prompts.retention)
+    sources = [source for one in sets if one is not None for source in one.sources.values()]
+    has_template = all((source.template or config.prompts.template) is not None for source in sources)
+    named = names_of(config.prompts)
+    return {name: kept for name, kept in named.items() if not (has_template and kept == "prompt")}
+
+
+def _judging(config: Config, prompts: PromptSets) -> Iterator[tuple[PromptSet, ScoreConfig]]:
+    """Every set with what it will be judged by, as `judged`."""
+    for one in (prompts.train, *prompts.held_out().values()):
+        yield one, config.score
+    for arm in arms_of(config):
+        if arm.config.score != config.score:
+            yield prompts.train, arm.config.score
+    if prompts.retention is not None and prompts.retention.prompts is not None:
+        named = config.evaluate.retention_scorers or config.score.scorers
+        yield prompts.retention.prompts, config.score.model_copy(update={"scorers": named})
 
 
 def prompt_sets(prompts: PromptSets) -> dict[str, PromptSet]:

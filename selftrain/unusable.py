@@ -14,7 +14,7 @@ from selftrain import scoring
 from selftrain.compose import Composed, compose
 from selftrain.config import SourceConfig
 from selftrain.errors import ConfigError, UnusablePrompts
-from selftrain.preflight import judged
+from selftrain.preflight import columns_of_data, judged
 from selftrain.prompts import PromptSets
 from selftrain.prompts.excluding import ids_of, place_of
 from selftrain.records import Prompt
@@ -67,6 +67,9 @@ def write_unusable(
     config = composed.config
     scoring.check(config.score, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
+    known = columns_of_data(config)
+    for one in (prompts.train, *prompts.held_out().values()):
+        scoring.check_columns(config.score.scorers, one.prompts, known)
     sandbox = choose(config, Typed(unsafe_no_sandbox=unsafe_no_sandbox), None, Path(recipe))
     for words in caveats(config, None if sandbox is None else sandbox.recorded()):
         Terminal().warn(words)

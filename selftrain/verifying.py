@@ -20,6 +20,7 @@ from selftrain.auditing.results import question_of
 from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.errors import ConfigError, PhaseError
+from selftrain.preflight import columns_of_data
 from selftrain.prompts import PromptSet
 from selftrain.prompts.rows import names_of
 from selftrain.records import Prompt, Score
@@ -58,6 +59,7 @@ def show_verdict(
     config, terminal = composed.config, Terminal()
     scoring.check(config.score, composed.folder)
     of_set = set_of(prompt_room.load(config.prompts, composed.folder), set_name)
+    scoring.check_columns(config.score.scorers, of_set.prompts, columns_of_data(config))
     asked = prompt_of(of_set, prompt)
     if reference is not None:
         asked = replace(asked, reference=reference)

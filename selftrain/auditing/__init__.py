@@ -2,6 +2,7 @@
 
     checks      the checks over the prompts of one task
     results     what they found, as data
+    progress    how far they are, on stderr
 
 An answer is accepted where `Score.correct` is true (value >= `score.correct_at`), as in a run. A check fails where
 something wrong is accepted, where an answer cannot be judged, or where a right answer is refused in the very form that
@@ -13,8 +14,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING
 from selftrain import prompts as prompt_room
 from selftrain import scoring
 from selftrain.auditing.checks import Asking, OfTask
+from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Audit, Check, is_passed
 from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.errors import ConfigError, DataError
+from selftrain.preflight import columns_of_data
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.prompts.rows import names_of
 from selftrain.records import Prompt
+from selftrain.reporting.figures import duration
 from selftrain.sandboxing import Typed, caveats, choose
 from selftrain.scoring.combined import CombinedScorer
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from selftrain.reporting.terminal import Terminal
 
 FAILED = DataError.exit_code
+STOPPED = 130
+LONG_SECONDS = 600.0
 
 
 def show_audit(
@@ -49,7 +54,8 @@ def show_audit(
     unsafe_no_sandbox: bool,
     as_json: bool,
 ) -> int:
-    """Print what the scorers of a recipe accept and refuse; return the exit code, 0 or FAILED.
+    """Print what the scorers of a recipe accept and refuse; return the exit code: 0, FAILED, or STOPPED
+    where Ctrl-C ended it.
 
     Raises SelftrainError where nothing can be asked: a reference drawn that a rule cannot use, a function that is not
     there, no sandbox for the scorer `code`.
@@ -62,34 +68,51 @@ def show_audit(
     scoring.check(config.score, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
     wanted = [set_of(prompts, name) for name in sets or ("train",)]
+    for one in wanted:
+        scoring.check_columns(config.score.scorers, one.prompts, columns_of_data(config))
     one_at_a_time = config.score.model_copy(update={"workers": 1})
     sandbox = choose(config, Typed(unsafe_no_sandbox=unsafe_no_sandbox), None, Path(recipe))
     for words in caveats(config, None if sandbox is None else sandbox.recorded()):
         terminal.warn(words)
-    heavy = not unsafe_no_sandbox
     with scoring.build(one_at_a_time, composed.folder, names_of(config.prompts), sandbox=sandbox) as scorer:
         for one in wanted:
             scorer.check_references([each for _, drawn in drawn_of(one, limit, seed) for each in drawn])
-        with _progress(terminal, is_shown=not as_json) as told:
-            found = [audited(config, scorer, one, limit=limit, seed=seed, heavy=heavy, told=told) for one in wanted]
-    passed = all(one.passed for one in found)
+        found = _audited_all(config, scorer, wanted, terminal, limit=limit, seed=seed, heavy=not unsafe_no_sandbox)
+    passed = len(found) == len(wanted) and all(one.passed for one in found)
     if as_json:
         print(json.dumps({"passed": passed, "audits": [asdict(one) for one in found]}, indent=1))
     else:
         for done in found:
             terminal.page(page.audit_lines(asdict(done)))
+    if not all(one.complete for one in found):
+        return STOPPED
     return 0 if passed else FAILED
 
 
-@contextmanager
-def _progress(terminal: Terminal, *, is_shown: bool) -> Iterator[Callable[[int], None]]:
-    """On a terminal, a bar with the number of answers so far."""
-    if is_shown:
-        terminal.open_bar("audit", None)
+def _audited_all(
+    config: Config,
+    scorer: CombinedScorer,
+    wanted: Sequence[PromptSet],
+    terminal: Terminal,
+    *,
+    limit: int,
+    seed: int,
+    heavy: bool,
+) -> list[Audit]:
+    """An audit of each set, until one is stopped."""
+    progress, found = Progress(), list[Audit]()
     try:
-        yield lambda answers: terminal.show_progress(f"{answers:,} answers", answers)
+        for one in wanted:
+            found.append(
+                audited(
+                    config, scorer, one, limit=limit, seed=seed, heavy=heavy, progress=progress, warn=terminal.warn
+                )
+            )
+            if not found[-1].complete:
+                break
     finally:
-        terminal.close_bar("audit")
+        progress.end()
+    return found
 
 
 def set_of(prompts: PromptSets, name: str) -> PromptSet:
@@ -108,12 +131,15 @@ def audited(
     limit: int,
     seed: int,
     heavy: bool = True,
-    told: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Audit:
-    """Audit the scorer of a config over at most `limit` prompts of a set, drawn by `seed`, of each task alike. `told`
-    is told how many answers were judged so far."""
-    asking, asked = Asking(scorer, told=told), 0
+    """Audit the scorer of a config over at most `limit` prompts of a set, drawn by `seed`, of each task alike. `warn`
+    is told beforehand where that will take long. Ctrl-C ends it with what is known by then."""
+    asking, asked = Asking(scorer), 0
     checks: list[Check] = []
+    tasks: list[OfTask] = []
+    columns = names_of(config.prompts)
     for task, drawn in drawn_of(prompts, limit, seed):
         asked += len(drawn)
         of_task = OfTask(
@@ -127,8 +153,19 @@ def audited(
             thinking=config.model.thinking,
             seed=seed,
             heavy=heavy,
+            columns=columns,
+            progress=progress,
         )
-        checks += of_task.checks()
+        tasks.append(of_task)
+    try:
+        _warn_of_time(tasks, limit, warn)
+        for of_task in tasks:
+            checks += of_task.checks()
+            if of_task.was_stopped:
+                break
+        complete = not any(one.was_stopped for one in tasks)
+    except KeyboardInterrupt:
+        complete = False
     notes = [] if heavy else ["without a sandbox, nothing that takes endless time or memory was asked"]
     return Audit(
         recipe=config.name,
@@ -140,9 +177,22 @@ def audited(
         seed=seed,
         checks=tuple(checks),
         speed=asking.speed(),
-        passed=is_passed(checks),
+        passed=complete and is_passed(checks),
         notes=tuple(notes),
+        complete=complete,
     )
+
+
+def _warn_of_time(tasks: Sequence[OfTask], limit: int, warn: Callable[[str], None] | None) -> None:
+    """Says so where the audit will take longer than LONG_SECONDS, by the time that one answer takes."""
+    if warn is None:
+        return
+    answers, each = sum(one.expected() for one in tasks), tasks[0].seconds_of_one()
+    if answers * each > LONG_SECONDS:
+        warn(
+            f"about {duration(answers * each)} for some {answers:,} answers at {each:.1f} s each: a lower --limit (here "
+            f"{limit}) asks fewer; Ctrl-C ends it with what is known by then"
+        )
 
 
 def drawn_of(prompts: PromptSet, limit: int, seed: int) -> list[tuple[str | None, list[Prompt]]]:

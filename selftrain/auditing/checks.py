@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
+from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Check, Speed, Tally, question_of
 from selftrain.config import ScorerConfig, ThinkingConfig
 from selftrain.records import Prompt, Score
@@ -19,6 +21,8 @@ from selftrain.scoring.cheats.degenerate import degenerates
 from selftrain.scoring.cheats.differing import surely_differ
 from selftrain.scoring.cheats.forms import Form, Forms, bare_answer, forms_of, is_right_by_form, num_choices
 from selftrain.scoring.cheats.programs import programs
+from selftrain.scoring.code.mutants import changed_lines
+from selftrain.scoring.code.rows import Rows
 from selftrain.scoring.combined import CombinedScorer
 from selftrain.scoring.perturbing import perturbed
 
@@ -28,6 +32,9 @@ SLOW_ON = 2
 FORMS_USED = 2
 PERTURBED_OF_EACH = 8
 TRIES = 20
+MUTANTS_KEPT = 200
+TRIED_AGAIN_AFTER = 0.2
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -40,8 +47,6 @@ class Asking:
     timed_out: int = 0
     seconds: float = 0.0
     slowest: tuple[float, str] = (0.0, "")
-    told: Callable[[int], None] | None = None
-    """Is told how many answers were judged, after each."""
 
     def ask(self, prompt: Prompt, text: str, kind: str, reasoning: str | None = None) -> Score:
         """The score of an answer."""
@@ -49,8 +54,6 @@ class Asking:
         score = self.scorer.explain(prompt, text, reasoning=reasoning)
         seconds = time.perf_counter() - started
         self.answers += 1
-        if self.told is not None:
-            self.told(self.answers)
         self.seconds += seconds
         self.slowest = max(self.slowest, (seconds, f"{kind}, prompt {prompt.id}"))
         self.unscored += score.value is None
@@ -70,6 +73,19 @@ class Asking:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """An answer that must be refused. `mutant` is the code in it, where it is the reference with one thing changed."""
+
+    prompt: Prompt
+    form: str
+    text: str
+    kind: str
+    why: str
+    reasoning: str | None = None
+    mutant: str | None = None
+
+
 @dataclass(slots=True)
 class OfTask:
     """The checks of one task. `scorers` judge it together; `pool` has the prompts whose references are given as wrong
@@ -83,6 +99,13 @@ class OfTask:
     thinking: ThinkingConfig | None
     seed: int
     heavy: bool = True
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """As `scoring.build` has them."""
+    progress: Progress | None = None
+    was_stopped: bool = False
+    """By Ctrl-C, while its checks were under way."""
+    rows: Rows | None = None
+    begun: list[Tally] = field(default_factory=list)
     main: ScorerConfig = field(init=False)
     forms: Forms = field(init=False)
     live: tuple[Form, ...] = field(init=False)
@@ -92,6 +115,32 @@ class OfTask:
         self.main = in_order[0]
         self.forms = forms_of(self.scorers, self.prompts[0])
         self.live = self.forms.forms[:1]
+        if self.main.name == "code":
+            self.rows = Rows(self.main.params, self.columns, weak=bool(self.main.params.get("weak")))
+
+    def _known(self, prompt: Prompt) -> Mapping[str, Any]:
+        """The columns of the prompt's row; of code with the function that its tests call."""
+        return prompt.metadata if self.rows is None else self.rows.known(prompt)
+
+    def expected(self) -> int:
+        """About how many answers will be asked, by what there is for the first prompt."""
+        first, number = self.prompts[0], len(self.prompts)
+        near = min(len(self._near(first)), PERTURBED_OF_EACH)
+        completions = sum(one.completion is not None for one in self.prompts)
+        of_each = len(self._cheats_of(first, slow=False)) * min(number, CHEATS_ON)
+        of_each += len(self._degenerates_of(first, slow=False)) * min(number, DEGENERATES_ON)
+        return (2 + near) * number + completions + of_each
+
+    def seconds_of_one(self) -> float:
+        """How long one answer takes, asked apart from the audit: a second one where the first had something to load."""
+        first = self.prompts[0]
+        text = first.completion or self.live[0].wrap(bare_answer(first, self.main) or "0")
+        asking = Asking(self.asking.scorer)
+        asking.ask(first, text, "trial")
+        if asking.seconds > TRIED_AGAIN_AFTER:
+            asking.seconds = 0.0
+            asking.ask(first, text, "trial")
+        return asking.seconds
 
     @property
     def is_rule(self) -> bool:
@@ -100,7 +149,30 @@ class OfTask:
         return self.main.name in SCORERS and takes == ("only", "only")
 
     def checks(self) -> Iterator[Check]:
-        """Every check in turn: first what must be accepted, as that says in which form answers are given."""
+        """Every check in turn. Where Ctrl-C stops it, also those that were begun."""
+        told: set[str] = set()
+        try:
+            for one in self._checks():
+                told.add(one.name)
+                yield one
+        except KeyboardInterrupt:
+            self.was_stopped = True
+            yield from (one.check(is_stopped=True) for one in self.begun if one.name not in told)
+
+    def _each(self, tally: Tally, items: Sequence[T]) -> Iterator[T]:
+        """The items, while progress is shown."""
+        self.begun.append(tally)
+        if self.progress is not None:
+            self.progress.begin(f"{self.task}: {tally.name}" if self.task else tally.name, len(items))
+        for item in items:
+            if tally.is_over:
+                return
+            yield item
+            if self.progress is not None:
+                self.progress.step()
+
+    def _checks(self) -> Iterator[Check]:
+        """First what must be accepted, as that says in which form answers are given."""
         references, accepted_in = self._references()
         completions = self._completions()
         if accepted_in:
@@ -127,10 +199,8 @@ class OfTask:
 
     def _references(self) -> tuple[Tally, Counter[str]]:
         tally, accepted_in = Tally(self.task, "references", "accepted"), Counter[str]()
-        for prompt in self.prompts:
-            answer = bare_answer(prompt, self.main)
-            if answer is None or tally.is_over:
-                continue
+        for prompt in self._each(tally, [one for one in self.prompts if bare_answer(one, self.main) is not None]):
+            answer = str(bare_answer(prompt, self.main))
             texts = {one.name: one.wrap(answer) for one in self.forms.forms}
             if not self.forms.known and prompt.reference not in (None, *texts.values()):
                 texts["the reference in full"] = str(prompt.reference)
@@ -164,10 +234,8 @@ class OfTask:
 
     def _completions(self) -> Tally:
         tally = Tally(self.task, "completions", "accepted")
-        for prompt in self.prompts:
-            if prompt.completion is None or tally.is_over:
-                continue
-            answer = cut(self.thinking, prompt.completion, (), after="", decode=lambda _: "")
+        for prompt in self._each(tally, [one for one in self.prompts if one.completion is not None]):
+            answer = cut(self.thinking, str(prompt.completion), (), after="", decode=lambda _: "")
             score = self.asking.ask(prompt, answer.text, "completion", answer.reasoning)
             why = "the data calls it a good answer in full"
             tally.add(
@@ -179,7 +247,7 @@ class OfTask:
 
     def _near(self, prompt: Prompt) -> tuple[str, ...]:
         try:
-            near = perturbed(prompt.reference, self.main, prompt.metadata)
+            near = perturbed(prompt.reference, self.main, self._known(prompt))
         except ValueError:
             return ()
         if self.main.name in SCORERS:
@@ -188,12 +256,17 @@ class OfTask:
         return tuple(one for one in near if not one.endswith("%"))
 
     def _perturbed(self) -> Tally:
-        tally = Tally(self.task, "perturbed references", "refused")
         is_code = self.main.name == "code"
+        many = {"kept": MUTANTS_KEPT, "of_a_kind": MUTANTS_KEPT} if is_code else {}
+        tally = Tally(self.task, "perturbed references", "refused", **many)
         why = "the reference with one thing changed" if is_code else "it is near the reference, and another value"
-        for prompt in self.prompts:
-            for wrong in self._near(prompt)[:PERTURBED_OF_EACH]:
-                self._refused(tally, prompt, wrong, "perturbed reference", why)
+        wrong = [
+            _Wrong(prompt, form.name, form.wrap(one), "perturbed reference", why, mutant=one if is_code else None)
+            for prompt in self.prompts
+            for one in self._near(prompt)[:PERTURBED_OF_EACH]
+            for form in self.live
+        ]
+        self._ask_all(tally, wrong)
         if tally.accepted and is_code:
             tally.words.append("what is accepted is another right solution, or the tests do not tell it from one")
         elif tally.accepted and self.main.name not in SCORERS:
@@ -215,69 +288,90 @@ class OfTask:
     def _others(self) -> Tally:
         tally = Tally(self.task, "other references", "refused")
         draw = random.Random(f"other references {self.seed}")
+        wrong = []
         for prompt in self.prompts:
             drawn = (draw.choice(self.pool) for _ in range(TRIES))
-            other = next((one for one in drawn if surely_differ(prompt, one, self.main)), None)
+            mine = self._with_known(prompt)
+            other = next((one for one in drawn if surely_differ(mine, self._with_known(one), self.main)), None)
             answer = None if other is None else bare_answer(other, self.main)
             if other is not None and answer is not None:
                 why = f"it is the answer to prompt {other.id}"
-                self._refused(tally, prompt, answer, "other reference", why)
+                wrong += [_Wrong(prompt, one.name, one.wrap(answer), "other reference", why) for one in self.live]
+        self._ask_all(tally, wrong)
         return tally
+
+    def _with_known(self, prompt: Prompt) -> Prompt:
+        return prompt if self.rows is None else replace(prompt, metadata=self._known(prompt))
 
     def _why_no_other(self) -> str:
         return self._why_several() or "no two references are surely different in value"
 
-    def _refused(self, tally: Tally, prompt: Prompt, answer: str, kind: str, why: str) -> None:
-        for form in self.live:
-            if not tally.is_over:
-                text = form.wrap(answer)
-                score = self.asking.ask(prompt, text, kind)
-                tally.add(prompt, score, kind=kind, form=form.name, text=text, why=why)
-
     def _cheats(self) -> Tally:
         tally = Tally(self.task, "cheating answers", "refused")
-        make = programs if self.main.name == "code" else None
-        if make is None and not any(self._near(one) for one in self.prompts[:CHEATS_ON]):
+        asked = self.prompts[:CHEATS_ON]
+        if self.main.name != "code" and not any(self._near(one) for one in asked):
             tally.words.append("without hedges and lists, as no answers near the references are known to be wrong")
-        for number, prompt in enumerate(self.prompts[:CHEATS_ON]):
-            subject = Subject(
-                question=question_of(prompt),
-                answer=bare_answer(prompt, self.main),
-                wrong=self._near(prompt),
-                rule=self.main.name,
-                params=self.main.params,
-                metadata=prompt.metadata,
-                reference=prompt.reference,
-                thinks=self.thinking is not None,
-            )
-            for form in self.live:
-                made = make(subject, form.wrap) if make else cheats(subject, form.wrap, is_rule=self.is_rule)
-                self._ask_all(tally, prompt, made, form, slow=number < SLOW_ON)
+        made = [self._cheats_of(prompt, slow=number < SLOW_ON) for number, prompt in enumerate(asked)]
+        self._ask_all(tally, [one for of_prompt in made for one in of_prompt])
         return tally
+
+    def _cheats_of(self, prompt: Prompt, *, slow: bool) -> list[_Wrong]:
+        subject = Subject(
+            question=question_of(prompt),
+            answer=bare_answer(prompt, self.main),
+            wrong=self._near(prompt),
+            rule=self.main.name,
+            params=self.main.params,
+            metadata=self._known(prompt),
+            reference=prompt.reference,
+            thinks=self.thinking is not None,
+        )
+        found: list[_Wrong] = []
+        for form in self.live:
+            is_code = self.main.name == "code"
+            made = programs(subject, form.wrap) if is_code else cheats(subject, form.wrap, is_rule=self.is_rule)
+            found += self._surely_wrong(prompt, made, form, slow=slow)
+        return found
 
     def _degenerates(self) -> Tally:
         tally = Tally(self.task, "empty and degenerate", "refused")
-        for number, prompt in enumerate(self.prompts[:DEGENERATES_ON]):
-            for form in self.live:
-                self._ask_all(tally, prompt, degenerates(question_of(prompt), form.wrap), form, slow=number < SLOW_ON)
+        asked = enumerate(self.prompts[:DEGENERATES_ON])
+        made = [self._degenerates_of(prompt, slow=number < SLOW_ON) for number, prompt in asked]
+        self._ask_all(tally, [one for of_prompt in made for one in of_prompt])
         return tally
 
-    def _ask_all(self, tally: Tally, prompt: Prompt, made: Iterator[Cheat], form: Form, *, slow: bool) -> None:
+    def _degenerates_of(self, prompt: Prompt, *, slow: bool) -> list[_Wrong]:
+        found: list[_Wrong] = []
+        for form in self.live:
+            found += self._surely_wrong(prompt, degenerates(question_of(prompt), form.wrap), form, slow=slow)
+        return found
+
+    def _surely_wrong(self, prompt: Prompt, made: Iterator[Cheat], form: Form, *, slow: bool) -> Iterator[_Wrong]:
         answer = bare_answer(prompt, self.main)
         for one in made:
-            if tally.is_over:
-                return
             if one.slow and not (slow and self.heavy):
                 continue
-            if is_right_by_form(one.text, self.scorers, answer):
-                continue
-            score = self.asking.ask(prompt, one.text, one.name, one.reasoning)
+            if not is_right_by_form(one.text, self.scorers, answer):
+                yield _Wrong(prompt, form.name, one.text, one.name, one.why, one.reasoning)
+
+    def _ask_all(self, tally: Tally, wrong: Sequence[_Wrong]) -> None:
+        for one in self._each(tally, wrong):
+            score = self.asking.ask(one.prompt, one.text, one.kind, one.reasoning)
+            changed = self._changed(one) if score.correct is not False else ()
             tally.add(
-                prompt,
+                one.prompt,
                 score,
-                kind=one.name,
-                form=form.name,
+                kind=one.kind,
+                form=one.form,
                 text=one.text,
                 why=one.why,
                 reasoning=one.reasoning,
+                changed=changed,
             )
+
+    def _changed(self, one: _Wrong) -> tuple[str, ...]:
+        """What a mutant changes of its reference."""
+        if one.mutant is None or one.prompt.reference is None or self.rows is None:
+            return ()
+        before = self.rows.text(one.prompt, "prepend")
+        return changed_lines(one.prompt.reference, one.mutant, self.rows.entry_point(one.prompt), prepend=before)

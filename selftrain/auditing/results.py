@@ -9,7 +9,7 @@ from typing import Literal
 
 from selftrain.records import Prompt, Score
 
-Verdict = Literal["passed", "failed", "noted", "unproven", "skipped"]
+Verdict = Literal["passed", "failed", "noted", "unproven", "skipped", "incomplete"]
 CASES_KEPT = 20
 CASES_OF_A_KIND = 2
 TEXT_KEPT = 2_000
@@ -35,6 +35,8 @@ class Case:
     value: float | None
     explanation: str | None
     error: str | None
+    changed: tuple[str, ...] = ()
+    """Of a mutant: the lines that differ from the reference, with `-` and `+`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,24 @@ class Audit:
     speed: Speed
     passed: bool
     notes: tuple[str, ...] = ()
+    complete: bool = True
+    """False: it was stopped, and has not passed."""
 
 
 class Tally:
     """Counts a check's answers while they are judged."""
 
-    def __init__(self, task: str | None, name: str, wanted: Literal["accepted", "refused"]) -> None:
+    def __init__(
+        self,
+        task: str | None,
+        name: str,
+        wanted: Literal["accepted", "refused"],
+        *,
+        kept: int = CASES_KEPT,
+        of_a_kind: int = CASES_OF_A_KIND,
+    ) -> None:
         self.task, self.name, self.wanted = task, name, wanted
+        self._kept, self._of_a_kind = kept, of_a_kind
         self.accepted = self.refused = self.unscored = 0
         self.words: list[str] = []
         self._slow = 0
@@ -105,7 +118,16 @@ class Tally:
         return self._slow >= MAX_SLOW
 
     def add(
-        self, prompt: Prompt, score: Score, *, kind: str, form: str, text: str, why: str, reasoning: str | None = None
+        self,
+        prompt: Prompt,
+        score: Score,
+        *,
+        kind: str,
+        form: str,
+        text: str,
+        why: str,
+        reasoning: str | None = None,
+        changed: Sequence[str] = (),
     ) -> None:
         """Count one answer, and keep it as a case unless it was judged as it must be."""
         self._prompts.add(prompt.id)
@@ -116,7 +138,7 @@ class Tally:
         if score.correct is (self.wanted == "accepted"):
             return
         self._kinds[kind] += 1
-        if self._kinds[kind] > CASES_OF_A_KIND or len(self._cases) >= CASES_KEPT:
+        if self._kinds[kind] > self._of_a_kind or len(self._cases) >= self._kept:
             return
         self._cases.append(
             Case(
@@ -132,16 +154,23 @@ class Tally:
                 value=score.value,
                 explanation=None if score.explanation is None else score.explanation[:TEXT_KEPT],
                 error=score.error,
+                changed=tuple(changed),
             )
         )
 
-    def check(self, *, unproven: bool = False, is_sure: bool = True, skipped: str = "") -> Check:
+    def check(
+        self, *, unproven: bool = False, is_sure: bool = True, skipped: str = "", is_stopped: bool = False
+    ) -> Check:
         """The line of the table. `unproven`: nothing right was accepted, so that refusals show nothing. `is_sure`:
-        whether the answers are surely right, or wrong, as they were given. `skipped` says why nothing was asked."""
+        whether the answers are surely right, or wrong, as they were given. `skipped` says why nothing was asked.
+        `is_stopped`: more should have been asked."""
         asked = self.accepted + self.refused + self.unscored
         if self.is_over:
             self.words.append(f"stopped after {self._slow} answers that timed out or ended the scorer's process")
         words = list(dict.fromkeys(self.words))
+        verdict = self._verdict(asked, unproven=unproven, is_sure=is_sure)
+        if is_stopped and verdict in ("passed", "skipped"):
+            verdict = "incomplete"
         return Check(
             task=self.task,
             name=self.name,
@@ -151,7 +180,7 @@ class Tally:
             accepted=self.accepted,
             refused=self.refused,
             unscored=self.unscored,
-            verdict=self._verdict(asked, unproven=unproven, is_sure=is_sure),
+            verdict=verdict,
             words="; ".join(words) if asked else skipped or "; ".join(words),
             kinds=dict(self._kinds.most_common()),
             cases=tuple(self._cases),
@@ -174,5 +203,5 @@ def question_of(prompt: Prompt) -> str:
 
 
 def is_passed(checks: Sequence[Check]) -> bool:
-    """Whether nothing failed and nothing is unproven. What was skipped has not passed, and does not fail either."""
-    return not any(one.verdict in ("failed", "unproven") for one in checks)
+    """Whether nothing failed, is unproven or incomplete. What was skipped has not passed, and does not fail either."""
+    return not any(one.verdict in ("failed", "unproven", "incomplete") for one in checks)

@@ -79,7 +79,9 @@ class ScorerConfig(Section):
     """A built-in one (exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym, code),
     or `file.py:function`."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the scorer."""
+    """Keyword arguments of the scorer. Those of a built-in one are documented at its function in selftrain/scoring:
+    rules.py, choice.py, mathematics.py, structured.py, gym.py; `code` (tests, entry_point, setup, prepend, partial,
+    weak, float_tolerance) in code/judge.py."""
     weight: float = Field(default=1.0, ge=0)
     """Share in the candidate's value, which is the weighted mean over scorers. 0: only looked at, or only a gate."""
     extract: Annotated[ExtractConfig, BeforeValidator(as_extract)] = ExtractConfig()

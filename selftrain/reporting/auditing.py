@@ -12,14 +12,17 @@ from selftrain.reporting.tables import Line, aligned
 CASES_SHOWN = 5
 TEXT_SHOWN = 300
 KINDS_SHOWN = 8
+CHANGED_SHOWN = 8
 VERDICTS = {
     "passed": "passed",
     "failed": "FAILED",
     "noted": "to be looked at",
     "unproven": "SHOWS NOTHING",
     "skipped": "skipped",
+    "incomplete": "INCOMPLETE",
 }
 LOOKS = {"passed": "plain", "failed": "error", "noted": "warning", "unproven": "error", "skipped": "quiet"}
+LOOKS |= {"incomplete": "error"}
 
 
 def audit_lines(data: Mapping[str, Any]) -> list[Line]:
@@ -78,26 +81,45 @@ def _cases(check: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
         seen[one["kind"]] += 1
     for _, one in sorted(ranked, key=lambda item: item[0])[:CASES_SHOWN]:
         lines += _case(one)
-    if len(check["cases"]) > CASES_SHOWN:
-        lines.append(Line("  more of them with --json"))
+    more, all_of_them = len(check["cases"]) - CASES_SHOWN, sum(check["kinds"].values())
+    if more > 0:
+        beyond = all_of_them - len(check["cases"])
+        lines.append(Line(f"  {count(more)} more: --json has them" + (f", and counts {count(beyond)}" * bool(beyond))))
     return lines
 
 
 def _case(case: Mapping[str, Any]) -> Iterator[Line]:
     state = "unscored" if case["value"] is None else f"value {case['value']:g}"
     yield _line(2, f"{case['kind']} · prompt {case['prompt_id']} · {state}", "warning")
-    yield _line(4, f"asked: {_cut(case['question'], from_end=True)}")
-    if case["reference"] is not None:
-        yield _line(4, f"reference: {_cut(case['reference'], from_end=True)}")
-    if case["reasoning"] is not None:
-        yield _line(4, f"reasoning: {_cut(case['reasoning'])}")
-    length = f" ({count(case['length'])} characters)" if case["length"] > TEXT_SHOWN else ""
-    shown = inert_lines(_cut(case["answer"])).splitlines() or ["(empty)"]
-    yield Line(f"    answer{length}: {shown[0]}")
-    yield from (Line(f"            {line}") for line in shown[1:])
+    yield from _block("asked", _cut(case["question"], from_end=True))
+    if case["changed"]:
+        shown = case["changed"][:CHANGED_SHOWN]
+        yield Line("    changed in the reference:")
+        yield from (Line(f"      {inert(one)}") for one in shown)
+        if len(case["changed"]) > len(shown):
+            yield Line(f"      ... {len(case['changed']) - len(shown)} more lines")
+    else:
+        if case["reference"] is not None:
+            yield from _block("reference", _cut(case["reference"], from_end=True))
+        if case["reasoning"] is not None:
+            yield from _block("reasoning", _cut(case["reasoning"]))
+        length = f" ({count(case['length'])} characters)" if case["length"] > TEXT_SHOWN else ""
+        shown = inert_lines(_cut(case["answer"])).splitlines() or ["(empty)"]
+        yield Line(f"    answer{length}: {shown[0]}")
+        yield from (Line(f"            {line}") for line in shown[1:])
     yield _line(4, f"why: {case['why']}")
     if case["error"] or case["explanation"]:
         yield _line(4, f"the scorer says: {_cut(case['error'] or case['explanation'])}")
+
+
+def _block(what: str, text: str) -> Iterator[Line]:
+    """On one line, or with its lines kept below."""
+    shown = inert_lines(text).splitlines()
+    if len(shown) < 2:
+        yield _line(4, f"{what}: {text}")
+        return
+    yield Line(f"    {what}:")
+    yield from (Line(f"      {line}") for line in shown)
 
 
 def _line(indent: int, text: str, look: str = "plain") -> Line:
@@ -130,6 +152,9 @@ def _verdict(data: Mapping[str, Any]) -> str:
         found.append(
             "nothing right was accepted, so the refusals show nothing (give rows a `completion`, a good answer in full)"
         )
+    if not data["complete"]:
+        also = f"; so far: {'; '.join(found)}" if found else ""
+        return f"INCOMPLETE: stopped before everything was asked, so it has not passed{also}"
     if found:
         return f"FAILED: {'; '.join(found)}"
     skipped, noted = _names(data, "verdict", "skipped"), _names(data, "verdict", "noted")

@@ -25,7 +25,10 @@ def verdict_lines(data: Mapping[str, Any]) -> list[Line]:
     lines += _block("judged", data["text"], missing="(empty)")
     lines += [Line(f"  note: {inert(one)}") for one in data["notes"]]
     extracted = data["answer"]
-    lines.append(Line(f"  taken as the answer: {inert(extracted) if extracted is not None else MISSING}"))
+    if extracted is not None and "\n" in extracted.strip("\n"):
+        lines += _block("taken as the answer", extracted)
+    else:
+        lines.append(Line(f"  taken as the answer: {inert(extracted) if extracted is not None else MISSING}"))
     lines += _parts(data)
     lines += [Line(f"  {inert(what)}: {inert(str(text))}") for what, text in _logged(data["extras"])]
     return [*lines, Line(""), Line(inert(_verdict(data)), LOOKS[data["correct"]])]

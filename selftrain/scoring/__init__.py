@@ -26,7 +26,7 @@ The row of a candidate is never dropped or shifted: what could not be judged has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,6 +137,31 @@ def check_scorers(scorers: Iterable[ScorerConfig], base: Path | None = None) -> 
 def needs_sandbox(config: ScoreConfig) -> bool:
     """Whether any of its scorers runs code that a model wrote."""
     return any(one.name in SCORERS and SCORERS[one.name].sandboxed for one in config.scorers)
+
+
+def check_columns(scorers: Iterable[ScorerConfig], prompts: Sequence[Prompt], columns: Mapping[str, str]) -> None:
+    """DataError where a parameter of a scorer names a column that no row has, of the prompts that it judges."""
+    from selftrain.scoring.code import rows
+
+    for one, asked in _of_code(scorers, prompts):
+        rows.check_columns(one.params, asked, columns)
+
+
+def check_rows(scorers: Iterable[ScorerConfig], prompts: Sequence[Prompt], columns: Mapping[str, str]) -> None:
+    """As `check_columns`; and UnusablePrompts where a row's tests are missing or cannot be read. Runs nothing."""
+    from selftrain.scoring.code import rows
+
+    for one, asked in _of_code(scorers, prompts):
+        rows.check_rows(one.params, asked, columns)
+
+
+def _of_code(
+    scorers: Iterable[ScorerConfig], prompts: Sequence[Prompt]
+) -> Iterator[tuple[ScorerConfig, Sequence[Prompt]]]:
+    """Scorers that run code, each with the prompts that it judges."""
+    for one in scorers:
+        if one.name in SCORERS and SCORERS[one.name].sandboxed:
+            yield one, [prompt for prompt in prompts if not one.tasks or prompt.task in one.tasks]
 
 
 def build(

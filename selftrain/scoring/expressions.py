@@ -43,6 +43,7 @@ _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:(?:,|\{,\}|\\,)\d{3})+)(?![
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent|\\text\{\s*(?:per ?cent|\\?%)\s*\})\s*\Z")
 # Words of two letters are products of symbols (`xy`), but for these.
 _SHORT_WORDS = _set("or is so no if to be it an at by we of in on as do he me my up us am")
+_PRICE = re.compile(r"\A\s*(-?)(?<!\\)\$(?= ?[\d.][^$]*\Z)")  # one dollar sign opens no formula
 _CURRENCY = re.compile(r"\A(?P<sign>-?) ?\\\$ ?(?=[\d.])")
 _NAME = re.compile(
     r"\A\s*(?P<name>[A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?|\\(?:theta|alpha|beta|lambda|mu))\s*=(?!=)\s*"
@@ -219,7 +220,7 @@ def ascii_form(text: str) -> str:
     text = bold[1] if bold else text
     text = re.sub(r"(?<=\d)\\[,!](?=\d{3})", ",", text)
     text = text if _has_members(text) else _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[1]), text)
-    text = _DELIMITERS.sub("", text)
+    text = _DELIMITERS.sub("", _PRICE.sub(r"\1\\$", text))
     text = _PRINTED.sub(r"\\text", text)
     text = printed[1] if (printed := _PRINT.fullmatch(text.strip())) else text
     return _SPACES.sub(" ", text).strip().removesuffix(".").strip()

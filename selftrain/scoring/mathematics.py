@@ -29,6 +29,7 @@ from selftrain.scoring.perturbing import of_mathematics
 from selftrain.scoring.units import is_same, is_unit
 
 COMPARE_SECONDS = 4.0
+_DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 CHECK_SECONDS = 1.5
 ALL_COMPARED = 300
 
@@ -116,7 +117,8 @@ def _difference(wanted: Expression, given: Expression, *, same_text: bool, is_re
         return f"{'it is a percentage' if given.percent else 'it is no percentage'}, unlike the reference"
     units = [one for one in (wanted.unit, given.unit) if one is not None]
     if not (is_same(*units) if len(units) == 2 else all(map(is_unit, units))):
-        return f"its unit is {given.unit!r:.30}, not {wanted.unit!r:.30}"
+        said = [f"{one!r:.30}" if one else "none" for one in (given.unit, wanted.unit)]
+        return f"its unit is {said[0]}, and the reference's is {said[1]}"
     if None not in (wanted.name, given.name) and wanted.name != given.name:
         return f"it is about {given.name}, not {wanted.name}"
     if len(relations(given.body)) != len(relations(wanted.body)):
@@ -201,9 +203,15 @@ def _parsed(body: str) -> Any:
     from math_verify import LatexExtractionConfig, parse
 
     body = re.sub(r"\*\*", "^", body)
+    body = _DECIMAL.sub(_as_fraction, body)
     body = re.sub(r"(?<![A-Za-z\\])(pi|theta|infty)(?![A-Za-z])", r"\\\1 ", body)
     found = parse(f"${body}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
     return next((one for one in found if not isinstance(one, str)), None)
+
+
+def _as_fraction(decimal: re.Match[str]) -> str:
+    """A decimal exactly: the library rounds what it reads as a float, and 1.414214 would be a root of 2."""
+    return rf"(\frac{{{int(decimal[1] + decimal[2])}}}{{{10 ** len(decimal[2])}}})"
 
 
 def _canonical(answer: str) -> str:

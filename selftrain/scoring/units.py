@@ -21,6 +21,8 @@ TRAILING = re.compile(
     rf"|(?:(?<=[\d}}]) (?!pi\Z)(?:(?P<short>{_SHORT}){_POWER}|(?P<word>(?=[a-z]*[aeiouAEIOU])[A-Za-z]{{3,20}}))))\Z"
 )
 """A unit at the end of a body of LaTeX."""
+_RAISED = re.compile(r"\^\{?(-?[1-4])\}?\Z")
+_ALSO_SHORT = _set("by my day days try fly sky gym way ways st nd rd th px dB eV MPa kPa nm rpm bpm mph psi mol dm Mb Gb kb fl sq cu")
 _ONE_LETTER = _set("m g s h l L N J W V A K C F T H d t")
 _NO_UNITS = _set(
     "not or nor xor and but except no isn wrong false never if is hundred thousand million billion trillion dozen lakh "
@@ -29,6 +31,7 @@ _NO_UNITS = _set(
     "zero one two three four five six seven eight nine eleven twelve twenty thirty forty fifty sixty seventy eighty "
     "ninety sin cos tan cot csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt pi"
 )
+_READS_AS_A_WORD = re.compile(r"(?=.*[aeiouAEIOU]).{3}")
 _WORD = r"[A-Za-z]{1,20}(?:\^?-?[1-4])?"
 _WORDS = re.compile(rf"(?:{_WORD}(?:[ /·.-]{{1,2}}{_WORD}){{0,2}})?")
 
@@ -37,7 +40,9 @@ def named(unit: re.Match[str]) -> str:
     """The words of a match of `TRAILING`."""
     if unit["degrees"]:
         return "degrees"
-    return (unit["unit"] or unit["short"] or unit["word"] or "").strip()
+    words = (unit["unit"] or unit["short"] or unit["word"] or "").strip()
+    power = _RAISED.search(unit[0])
+    return f"{words}^{power[1]}" if power and words and not _RAISED.search(words) else words
 
 
 def is_unit(words: str) -> bool:
@@ -46,6 +51,9 @@ def is_unit(words: str) -> bool:
     each = re.findall("[A-Za-z]+", words)
     folded = {word.lower() for word in each}
     if _NO_UNITS & (folded | {word.removesuffix("s") for word in folded}):
+        return False
+    known = {*_ALSO_SHORT, *_SHORT.replace("?", "").split("|"), *_SHORT.replace("s?", "").split("|")}
+    if any(not _READS_AS_A_WORD.search(word) and len(word) > 1 for word in {*each} - known):
         return False
     letters = {word for word in each if len(word) == 1} - ({"a"} if len(each) > 1 else set())
     return _WORDS.fullmatch(words) is not None and letters <= _ONE_LETTER

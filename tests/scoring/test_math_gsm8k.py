@@ -47,7 +47,8 @@ def scorer() -> Iterator[CombinedScorer]:
 def test_solutions_can_be_references_and_are_right_for_themselves_in_every_form(scorer: CombinedScorer) -> None:
     scorer.check_references([make_prompt(str(number), one) for number, one in enumerate(SOLUTIONS)])
     for solution, answer in SOLUTIONS.items():
-        texts = [solution, answer, f"#### {answer}", rf"So it is $\boxed{{{answer}}}$.", f"Thus:\n#### {answer} apples"]
+        with_a_unit = f"Thus:\n#### {answer} {'dollars' if '#### $' in solution else 'apples'}"
+        texts = [solution, answer, f"#### {answer}", rf"So it is $\boxed{{{answer}}}$.", with_a_unit]
         scores = scorer.score(make_group(texts, reference=solution))
         assert [score.value for score in scores] == [1.0] * 5, [score.explanation for score in scores]
         assert {score.answer for score in scores} == {scores[0].answer}

@@ -185,3 +185,39 @@ def test_the_fallback_is_a_parameter_of_the_scorer() -> None:
     knobs["params"] = {"fallback": "last"}
     with pytest.raises(ConfigError, match=r"params\.fallback: .*'none' or 'last_number'"):
         build(ScoreConfig.model_validate({"scorers": [knobs]}), Path())
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        (r"\sqrt{2}", r"\boxed{1.414214}"),
+        (r"\sqrt{2}", r"\boxed{1.4142135623730951}"),
+        (r"\pi", r"\boxed{3.14159265}"),
+        (r"(\sqrt{2}, 1)", r"\boxed{(1.414214, 1)}"),
+        ("1.414214x", r"\boxed{\sqrt{2}x}"),
+        (r"5\text{ cm}^2", r"\boxed{5\text{ cm}}"),
+        ("$12", r"\boxed{12\text{ cents}}"),
+        ("12", r"\boxed{12\text{xy}}"),
+        ("12", r"\boxed{12\text{ xyz}}"),
+    ],
+)
+def test_no_rounding_and_no_other_unit_is_accepted(reference: str, answer: str) -> None:
+    assert math(answer, reference).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        (r"\frac{x}{2}", r"\boxed{0.5x}"),
+        (r"\frac{5\pi}{2}", r"\boxed{2.5\pi}"),
+        ("0.5x", r"\boxed{\frac{x}{2}}"),
+        (r"5\text{ cm}^2", r"\boxed{5\text{ cm}^2}"),
+        (r"5\text{ cm}^2", r"\boxed{5}"),
+        ("$12", r"\boxed{\$12}"),
+        ("12", r"\boxed{$12}"),
+        ("5", r"\boxed{5\text{th}}"),
+        ("60", r"\boxed{60\text{ mph}}"),
+    ],
+)
+def test_a_decimal_that_is_exact_and_a_unit_left_out_are_accepted(reference: str, answer: str) -> None:
+    assert math(answer, reference).value == 1.0

@@ -5,6 +5,7 @@
     suites      a row's tests as a plan: calls, programs with their input, or test code
     converting  `assert f(1) == 2` as a call and what is expected of it
     reading     code taken out of a candidate's text
+    rows        the columns of a row, and what is wrong with them
     judge       the Judge: runs plans in a sandbox
     mutants     wrong variants of a solution
 

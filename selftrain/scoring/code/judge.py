@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from selftrain.config import SandboxConfig
-from selftrain.errors import PhaseError, UnusablePrompts
-from selftrain.records import Prompt, canonical_json
+from selftrain.errors import PhaseError
+from selftrain.records import Prompt
 from selftrain.scoring import METRIC_PREFIX, Asked, Verdict
 from selftrain.scoring.code import driver
-from selftrain.scoring.code.reading import code_of, prepended, why_unusable
-from selftrain.scoring.code.suites import Plan, Row, names_asked, read
+from selftrain.scoring.code.names import bound, parsed
+from selftrain.scoring.code.reading import code_of, defines_whole, prepended, solution, why_unusable
+from selftrain.scoring.code.rows import Rows, unusable
+from selftrain.scoring.code.suites import Plan, names_asked
 from selftrain.scoring.code.trials import WORDS, Attempting, Outcome, Terms, tried
 from selftrain.scoring.sandbox import Chosen, Limits
 from selftrain.scoring.sandbox.pool import Sandbox
@@ -40,11 +40,21 @@ def code(
 ) -> CodeJudge:
     """The judge of a candidate's code by the tests of its row.
 
-    `tests`, `entry_point`, `setup` and `prepend` name columns: the tests; the function that they are of; code that is
-    run before them; and text that is put before a candidate's code. `partial`: the value is the share of tests passed,
-    otherwise 1 or 0. `weak`: test code runs in the candidate's own process, which can make it pass; every verdict says
-    so. `float_tolerance`: as `literals.same` has it. Without `sandbox` one is chosen. Raises SandboxRefused where none
-    passes its self-test.
+    In a recipe: `{name: code, params: {tests: test, prepend: prompt}}`.
+
+    tests: the column of the tests (default `tests`): asserts, test code, or inputs with outputs; see `suites`.
+    entry_point: the column with the name of the function that they are of (default `entry_point`). It may be missing
+        where the tests call one function alone.
+    setup: the column with code that is run before the tests (default `setup`); it may be missing.
+    prepend: a column whose text is put before a candidate's code, as HumanEval's `prompt` for models that write the
+        body of a function (default: none). Code that defines the function itself, and is no program after that text,
+        is run without it.
+    partial: the value is the share of tests passed, otherwise 1 or 0 (default false).
+    weak: test code runs in the candidate's own process, which can make it pass; every verdict says so (default false).
+    float_tolerance: how far a float may be from the expected one, as `literals.same` has it: relative, and absolute
+        near 0 (default 1e-6).
+
+    Without `sandbox` one is chosen. Raises SandboxRefused where none passes its self-test.
     """
     if sandbox is None:
         from selftrain.scoring.sandbox.choosing import choose
@@ -78,7 +88,7 @@ class CodeJudge:
         weak: bool = False,
     ) -> None:
         self._sandbox, self._terms, self._weak = sandbox, terms, weak
-        self._named, self._columns = dict(named), dict(columns)
+        self._rows = Rows(named, columns, weak=weak)
         self._by_value: dict[tuple[str, str], bool] = {}
         # Threads of its own, which live until it is closed: a worker's process ends with the thread that started it.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judging-code")
@@ -86,13 +96,13 @@ class CodeJudge:
     def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> Sequence[Verdict]:
         """One Verdict per candidate, in order."""
         try:
-            plan = self._plan(prompt)
+            plan = self._rows.plan(prompt)
         except ValueError as error:
             return [Verdict(None, error=str(error))] * len(asked)
         return list(self._threads.map(lambda one: self._verdict(plan, prompt, one.text), asked))
 
     def _verdict(self, plan: Plan, prompt: Prompt, text: str) -> Verdict:
-        source = code_of(text, names_asked(plan), is_whole=self._named["prepend"] is None)
+        source = code_of(text, names_asked(plan), is_whole=not self._rows.prepends)
         outcome = self._outcome(plan, prompt, source)
         extras = {f"{METRIC_PREFIX}code/{word}_rate": [float(word == outcome.word)] for word in WORDS}
         if outcome.word == "infra_error":
@@ -106,10 +116,20 @@ class CodeJudge:
     def _outcome(self, plan: Plan, prompt: Prompt, source: str) -> Outcome:
         if (why := why_unusable(source)) is not None:
             return Outcome("fail", 0, 1, why)
-        source = self._prepended(prompt, source)
-        outcome = tried(self._sandbox, plan, source, self._terms)
+        outcome = self._tried(plan, prompt, source, self._terms)
         if outcome.nearly and self._is_by_value(plan, prompt):
-            outcome = tried(self._sandbox, plan, source, replace(self._terms, by_value=True))
+            outcome = self._tried(plan, prompt, source, replace(self._terms, by_value=True))
+        return outcome
+
+    def _tried(self, plan: Plan, prompt: Prompt, source: str, terms: Terms) -> Outcome:
+        """After what stands before it: base models write the body of a function. Chat models write all of it again,
+        which may make the two together no program: then what they wrote is tried alone."""
+        before = self._rows.text(prompt, "prepend")
+        outcome = tried(self._sandbox, plan, prepended(before, source), terms)
+        if before and outcome.is_no_program:
+            names = names_asked(plan) or {self._rows.text(prompt, "entry_point")}
+            if defines_whole(source, names):
+                return tried(self._sandbox, plan, source, terms)
         return outcome
 
     def _is_by_value(self, plan: Plan, prompt: Prompt) -> bool:
@@ -119,61 +139,29 @@ class CodeJudge:
             return False
         key = (prompt.id, prompt.reference)
         if key not in self._by_value:
-            source = self._prepended(prompt, code_of(prompt.reference))
+            source = code_of(prompt.reference)
             terms = replace(self._terms, all_tests=False)
-            exactly = tried(self._sandbox, plan, source, terms)
+            exactly = self._tried(plan, prompt, source, terms)
             by_value = (
-                exactly.nearly and tried(self._sandbox, plan, source, replace(terms, by_value=True)).word == "pass"
+                exactly.nearly and self._tried(plan, prompt, source, replace(terms, by_value=True)).word == "pass"
             )
             self._by_value[key] = by_value
         return self._by_value[key]
 
-    def _prepended(self, prompt: Prompt, source: str) -> str:
-        return prepended(self._text(prompt, "prepend"), source)
-
-    def _column(self, prompt: Prompt, what: str) -> Any:
-        """What the prompt's row has in the column of that parameter."""
-        name = self._named[what]
-        if name is None or name in prompt.metadata:
-            return None if name is None else prompt.metadata[name]
-        kept_as = self._columns.get(name)
-        return prompt.reference if kept_as == "reference" else prompt.text if kept_as == "prompt" else None
-
-    def _text(self, prompt: Prompt, what: str) -> str:
-        value = self._column(prompt, what)
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"the column {self._named[what]!r} is of type {type(value).__name__}; {what} is a text")
-        return value or ""
-
-    def _plan(self, prompt: Prompt) -> Plan:
-        """Raises ValueError."""
-        tests = self._column(prompt, "tests")
-        if tests is None:
-            raise ValueError(
-                f"there is no column {self._named['tests']!r} with its tests (name another one in params.tests)"
-            )
-        reference = "" if prompt.reference is None else self._prepended(prompt, code_of(prompt.reference))
-        texts = [self._text(prompt, one) for one in ("entry_point", "setup", "prepend")]
-        return _read(canonical_json(tests), *texts, reference, self._weak)
-
     def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """Raise UnusablePrompts unless every prompt has tests that can be read and check something, and every reference
-        solution, where there is one, passes its own; PhaseError where the sandbox failed."""
+        """Raise DataError where no prompt has the column of the tests; UnusablePrompts unless every prompt has tests that
+        can be read and check something, and every reference solution, where there is one, passes its own; PhaseError
+        where the sandbox failed."""
         prompts = tuple(prompts)
+        self._rows.require_columns(prompts, ["tests"])
         whys = self._threads.map(self._unusable, prompts)
         wrong = [(prompt, why) for prompt, why in zip(prompts, whys, strict=True) if why is not None]
         if wrong:
-            raise UnusablePrompts.of(
-                f"scorer code cannot use the tests of {len(wrong)} prompts:",
-                {prompt.id: why for prompt, why in wrong},
-                "correct or remove them. Plain data alone passes between a candidate and its tests, types exact: "
-                "tests that need more (objects, arguments changed in place) run only with params.weak: true, where a "
-                "candidate can make them pass",
-            )
+            raise unusable(wrong)
 
     def _unusable(self, prompt: Prompt) -> str | None:
         try:
-            plan = self._plan(prompt)
+            plan = self._rows.plan(prompt)
             if prompt.reference is None:
                 return None
             outcome = self._outcome(plan, prompt, code_of(prompt.reference))
@@ -183,7 +171,21 @@ class CodeJudge:
             raise PhaseError(f"the reference of prompt {prompt.id} could not be checked: {outcome.why}")
         if outcome.word == "pass":
             return None
+        if (name := self._undefined(plan, prompt)) is not None:
+            return (
+                f"the solution defines no function {name}, which its tests call (entry_point, or the tests' own name)"
+            )
         return f"its reference solution does not pass its own tests: {outcome.word}: {outcome.why}"
+
+    def _undefined(self, plan: Plan, prompt: Prompt) -> str | None:
+        """A function that the tests call and the reference nowhere defines."""
+        asked = names_asked(plan) - {"Solution"}
+        source = solution(self._rows.text(prompt, "prepend"), code_of(str(prompt.reference)), asked)
+        try:
+            tree = parsed(source, "the solution")
+        except ValueError:
+            return None
+        return next(iter(sorted(asked.difference(bound(tree)))), None)
 
     def close(self) -> None:
         """End the workers. What a thread has in hand is left without a verdict."""
@@ -192,10 +194,3 @@ class CodeJudge:
         if close is not None:
             close()
         self._threads.shutdown(wait=True)
-
-
-@lru_cache(maxsize=1024)
-def _read(tests: str, entry_point: str, setup: str, prepend: str, reference: str, weak: bool) -> Plan:
-    """`suites.read`, once per row: a prompt is asked about in every round."""
-    row = Row(json.loads(tests), entry_point or None, setup, prepend, reference)
-    return read(row, weak=weak)

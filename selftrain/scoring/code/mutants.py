@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import copy
+import difflib
 from collections.abc import Iterator
 from itertools import chain
 
 from selftrain.scoring.code.names import parsed
-from selftrain.scoring.code.reading import code_of, prepended
+from selftrain.scoring.code.reading import code_of, solution
 
 MOST = 12
 
@@ -62,7 +63,7 @@ def mutants(source: str, entry_point: str | None, *, prepend: str = "") -> tuple
     source is changed, and what it prints. `prepend` is put before the source, as the scorer's parameter of that name.
     Raises ValueError where that is no Python.
     """
-    tree = parsed(prepended(prepend, code_of(source)), "the solution")
+    tree = _tree(source, entry_point, prepend)
     found: dict[str, None] = {}
     original = ast.unparse(tree)
     for one in chain(_of_results(tree, entry_point), _of_operators(tree, entry_point), _of_numbers(tree, entry_point)):
@@ -72,6 +73,20 @@ def mutants(source: str, entry_point: str | None, *, prepend: str = "") -> tuple
         if len(found) == MOST:
             break
     return tuple(found)
+
+
+def _tree(source: str, entry_point: str | None, prepend: str) -> ast.Module:
+    return parsed(solution(prepend, code_of(source), {entry_point or ""}), "the solution")
+
+
+def changed_lines(source: str, mutant: str, entry_point: str | None, *, prepend: str = "") -> tuple[str, ...]:
+    """What a mutant of the source changes: its lines with `-`, and with `+` those instead of them. Both sources are
+    written as Python writes its own trees; the function that alters results is left out."""
+    before = ast.unparse(_tree(source, entry_point, prepend)).splitlines()
+    after = mutant.replace(ast.unparse(ast.parse(_ALTERED)), "").splitlines()
+    found = difflib.unified_diff(before, [one for one in after if one.strip()], n=0, lineterm="")
+    lines = [one for one in list(found)[2:] if not one.startswith("@@")]
+    return tuple(one for one in lines if one[1:].strip())
 
 
 def _function(tree: ast.Module, entry_point: str | None) -> ast.FunctionDef | ast.AsyncFunctionDef | None:

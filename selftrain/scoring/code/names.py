@@ -25,6 +25,13 @@ def asserts(tree: ast.AST) -> list[ast.Assert]:
     return [one for one in ast.walk(tree) if isinstance(one, ast.Assert) and not _says_nothing(one)]
 
 
+def forgotten(trees: Iterable[ast.Module]) -> str | None:
+    """The first comparison that stands for itself, as an assertion: `f(1) == 2` checks nothing."""
+    statements = (one for tree in trees for one in tree.body)
+    found = next((one for one in statements if isinstance(one, ast.Expr) and isinstance(one.value, ast.Compare)), None)
+    return None if found is None else f"assert {ast.unparse(found)}"
+
+
 def _says_nothing(node: ast.Assert) -> bool:
     return isinstance(node.test, ast.Constant) and bool(node.test.value)
 
@@ -38,7 +45,7 @@ def is_call_of(node: ast.expr, name: str) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
-def _bound(tree: ast.AST) -> Iterator[str]:
+def bound(tree: ast.AST) -> Iterator[str]:
     """Every name that is bound anywhere within."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -59,7 +66,7 @@ def _used(tree: ast.AST) -> set[str]:
 
 def undefined(tree: ast.AST) -> set[str]:
     """Names that are used and bound nowhere within, builtins aside."""
-    return _used(tree) - set(_bound(tree)) - _BUILTIN
+    return _used(tree) - set(bound(tree)) - _BUILTIN
 
 
 def defined(tree: ast.Module) -> set[str]:
@@ -71,7 +78,7 @@ def _binds(statement: ast.stmt) -> set[str]:
     """The names that a statement binds in its module."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    return set(_bound(statement))
+    return set(bound(statement))
 
 
 def called_alone(trees: Sequence[ast.Module], setup: ast.Module) -> str | None:

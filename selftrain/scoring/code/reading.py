@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Collection
 
+from selftrain.scoring.code.names import parsed
 from selftrain.scoring.extraction import blocks
 
 MAX_CODE = 200_000
@@ -46,6 +47,25 @@ def _beside_fence(text: str) -> str:
 def prepended(before: str, source: str) -> str:
     """The source after what stands before it, on a line of its own."""
     return before + source if not before or before.endswith("\n") else f"{before}\n{source}"
+
+
+def defines_whole(source: str, names: Collection[str]) -> bool:
+    """Whether one of the names is defined at the left margin, so that the source may stand without what a data set puts
+    before it. Seen without a parser: the source may be a candidate's."""
+    return any((found[1] or found[2]) in names and not found[0][0].isspace() for found in _DEFINED.finditer(source))
+
+
+def solution(before: str, source: str, names: Collection[str]) -> str:
+    """A data set's own solution after what stands before it; alone where it defines one of the names itself and the
+    two together are no Python."""
+    both = prepended(before, source)
+    if not (before and defines_whole(source, names)):
+        return both
+    try:
+        parsed(both, "")
+    except ValueError:
+        return source
+    return both
 
 
 def why_unusable(code: str) -> str | None:

@@ -229,7 +229,9 @@ def _of_code(row: Row, sources: Sequence[str], *, weak: bool) -> Plan:
     trees = [names.parsed(source, "the tests") for source in sources]
     setup = names.parsed(row.setup, "the setup")
     if not any(names.asserts(tree) for tree in trees):
-        raise ValueError("the tests have nothing to check: no assert of anything but a constant that is true")
+        why = "the tests have nothing to check: no assert of anything but a constant that is true"
+        meant = names.forgotten(trees)
+        raise ValueError(why if meant is None else f"{why}; did you mean `{meant}`?")
     # LeetCode's are `Solution().name`; the driver finds the method by its name.
     given = row.entry_point.removeprefix("Solution().") if row.entry_point else None
     entry_point = given or names.called_alone(trees, setup)

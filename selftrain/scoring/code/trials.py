@@ -6,6 +6,7 @@ belongs to that call or to none; a value is compared and never executed, unpickl
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from selftrain.scoring.sandbox.pool import Process
 Word: TypeAlias = Literal["pass", "fail", "timeout", "oom", "output_limit", "infra_error"]
 WORDS: tuple[Word, ...] = ("pass", "fail", "timeout", "oom", "output_limit", "infra_error")
 T = TypeVar("T")
+_OF_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
+# What Python itself puts behind a syntax error's words.
+_PLACE = re.compile(r" \(<\w+>, line \d+\)$")
 
 
 class Attempting(Protocol):
@@ -49,6 +53,8 @@ class Outcome:
     total: int
     why: str
     nearly: bool = False
+    is_no_program: bool = False
+    """It could not be loaded, as it is no Python."""
 
 
 @dataclass(slots=True)
@@ -60,10 +66,12 @@ class _Course:
     at: str = "it was loaded"
     failed: tuple[Word, str] | None = None
     nearly: bool = False
+    is_no_program: bool = False
 
     def restart(self) -> None:
         """As the sandbox does, where only wall time ran out or the sandbox failed."""
         self.passed, self.at, self.failed, self.nearly = 0, "it was loaded", None, False
+        self.is_no_program = False
 
     def fail(self, word: Word, why: str) -> None:
         self.failed = self.failed or (word, why)
@@ -75,7 +83,8 @@ class _Course:
         if self.failed is None and self.passed != self.total:
             self.failed = ("fail", f"{self.passed} of {self.total} tests passed")
         if self.failed is not None:
-            return Outcome(self.failed[0], self.passed, self.total, self.failed[1], self.nearly)
+            word, why = self.failed
+            return Outcome(word, self.passed, self.total, why, self.nearly, self.is_no_program)
         return Outcome("pass", self.passed, self.total, f"{self.total} test{'s' if self.total != 1 else ''} passed")
 
 
@@ -140,6 +149,7 @@ def _has_loaded(process: Process, course: _Course) -> bool:
     if isinstance(message, dict) and message.get("loaded") is True:
         return True
     answer = _read(message, "", "it")
+    course.is_no_program = answer.is_no_program
     course.fail(answer.word, f"the code cannot be loaded: it {answer.told}")
     return False
 
@@ -153,6 +163,7 @@ class _Answer:
     value: Tree = None
     has_value: bool = False
     message: Mapping[str, Any] = field(default_factory=dict)
+    is_no_program: bool = False
 
 
 def _asked(process: Process, name: str, args: Sequence[Tree], kwargs: Mapping[str, Tree]) -> _Answer:
@@ -176,9 +187,11 @@ def _read(message: Any, token: str, name: str) -> _Answer:
     raised, why = printable(message.get("raised"), 60), printable(message.get("why"))
     line = message.get("line")
     where = f" (line {line})" if type(line) is int and 0 < line < 10**6 else ""
+    why = _PLACE.sub("", why) if where else why
     told = f"raised {raised}{': ' if why else ''}{why}{where}"
     word: Word = "oom" if raised == "MemoryError" else "fail"
-    return _Answer(told, word, message={"is": printable(message.get("is"), 60), "why": why, "told": told})
+    said = {"is": printable(message.get("is"), 60), "why": why, "told": told}
+    return _Answer(told, word, message=said, is_no_program=raised in _OF_SYNTAX)
 
 
 def _answered(told: str) -> _Answer:
@@ -306,6 +319,7 @@ def _weak(sandbox: Attempting, plan: Weak, source: str) -> Outcome:
             course.passed = 1
         else:
             answer = _read(message, "", "it")
+            course.is_no_program = answer.is_no_program
             course.fail(answer.word, f"candidate and tests together: it {answer.told}")
         return True
 
