@@ -58,7 +58,7 @@ class UnusablePrompts(DataError):  # noqa: N818 - reads as a fact
     ) -> UnusablePrompts:
         """The error whose message has `head`, the first five prompts, `advice`, and how to leave them all out.
         `found_by` has what a person finds each prompt's row by."""
-        named = {one: f"{one} ({words})" if (words := found_by.get(one)) else one for one in why}
+        named = {one: f'{one} ("{words}")' if (words := found_by.get(one)) else one for one in why}
         lines = [f"  prompt {named[one]}: {reason}" for one, reason in list(why.items())[:5]]
         more = [f"  and {len(why) - 5} more"] if len(why) > 5 else []
         leave = (

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
-    """Check plug-ins, pass-through tables, shares of ranks, prompts, that rows have tests where code is judged, and what
-    cannot work; return the prompts, and the fingerprints."""
+    """Check plug-ins, pass-through tables, shares of ranks, prompts, that rows have tests where code is judged, and
+    what cannot work; return the prompts, and the fingerprints."""
     config = composed.config
     for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
         sampling.check(one.sample)

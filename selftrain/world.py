@@ -6,6 +6,7 @@ several, `selftrain.ranks` connects them. Ranks must make the calls that wait fo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -178,6 +179,11 @@ class World:
             os._exit(Interrupted.exit_code)
         if self._signal is None:
             self._asked_at = time.monotonic()
+            if self.is_first:
+                # Written past Python's buffers, which the code that was interrupted may be in the middle of.
+                name = signal.Signals(number).name
+                with contextlib.suppress(OSError):
+                    os.write(2, f"selftrain: {name}: the block or step in hand is finished first\n".encode())
         self._signal = number
 
     def _connection(self) -> Ranks:

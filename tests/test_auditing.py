@@ -1,8 +1,11 @@
 import ast
+import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import scripted_recipe
 
-from selftrain.auditing import FAILED, sample, show_audit
-from selftrain.auditing.results import Tally, is_passed
+from selftrain.auditing import FAILED, STOPPED, sample, show_audit
+from selftrain.auditing.asking import Asking
+from selftrain.auditing.checks import OfTask
+from selftrain.auditing.progress import Progress
+from selftrain.auditing.results import Audit, Speed, Tally, is_passed
 from selftrain.config import ScorerConfig
 from selftrain.errors import ConfigError, DataError
 from selftrain.records import Message, Prompt, Score
+from selftrain.reporting.auditing import audit_lines
 from selftrain.scoring.cheats import Subject
 from selftrain.scoring.cheats.answers import cheats
 from selftrain.scoring.cheats.degenerate import degenerates
 from selftrain.scoring.cheats.differing import surely_differ
 from selftrain.scoring.cheats.forms import by_pattern, forms_of, is_right_by_form
 from selftrain.scoring.cheats.programs import programs
+from selftrain.scoring.code.mutants import changed_lines, mutants
+from selftrain.scoring.combined import CombinedScorer
 
 VERIFIERS = """
 import re
@@ -326,17 +335,19 @@ def test_the_shipped_recipes_pass_without_loading_anything_heavy(recipe: str) ->
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-def rows_with_tests() -> list[dict[str, Any]]:
+def rows_with_tests(*, named: bool = True) -> list[dict[str, Any]]:
     rows = rows_of(("double n", "def double(n):\n    return 2 * n"), ("square n", "def square(n):\n    return n * n"))
     rows[0] |= {"entry_point": "double", "tests": ["assert double(2) == 4", "assert double(5) == 10"]}
     rows[1] |= {"entry_point": "square", "tests": ["assert square(3) == 9", "assert square(4) == 16"]}
-    return rows
+    return [{key: value for key, value in one.items() if named or key != "entry_point"} for one in rows]
 
 
 @pytest.mark.slow
-def test_programs_that_solve_nothing_do_not_pass_tests(audited: Any) -> None:
-    code, audit = audited(["code"], rows_with_tests())
+@pytest.mark.parametrize("named", [True, False])
+def test_programs_that_solve_nothing_do_not_pass_tests(audited: Any, named: bool) -> None:
+    code, audit = audited(["code"], rows_with_tests(named=named))
     assert code == 0, audit
+    assert line(audit, "other references")["asked"] == 2
     assert line(audit, "perturbed references")["asked"] > 0
     assert line(audit, "cheating answers")["asked"] > 40
 
@@ -489,3 +500,135 @@ def test_a_program_for_tests_that_the_question_shows_in_full_would_be_right_and_
     subject = Subject("Double it.\nassert double(2) == 4", "x", (), "code", metadata={"tests": tests})
     names = {one.name for one in programs(subject, str)}
     assert not names & {"the tests that the question shows", "the first test's answer to everything"}
+
+
+# Code
+
+
+def test_what_a_mutant_changes_is_shown_instead_of_all_of_it(tmp_path: Path) -> None:
+    source = "def double(n):\n    if n > 0:\n        return 2 * n\n    return n + n\n"
+    found = mutants(source, "double")
+    changes = [changed_lines(source, one, "double") for one in found]
+    assert ("-    if n > 0:", "+    if n >= 0:") in changes
+    assert all(len(lines) <= 6 for lines in changes)
+    assert "+        return _altered(2 * n)" in changes[0]
+    assert not any("def _altered" in line for line in changes[0])
+    head = "def double(n):\n"
+    whole = mutants("def double(n):\n    return 2 * n\n", "double", prepend=head)
+    assert whole == mutants("    return 2 * n\n", "double", prepend=head)
+
+
+def test_five_mutants_are_shown_and_the_rest_counted() -> None:
+    tally = Tally(None, "perturbed references", "refused", kept=7, of_a_kind=7)
+    for number in range(9):
+        changed = [f"- line {number}", *["+ other"] * 9]
+        score = Score("c", 1.0, True)
+        tally.add(prompt_of("a\nb"), score, kind="mutant", form="code", text="x", why="changed", changed=changed)
+    data = asdict(
+        Audit(
+            "r",
+            "train",
+            ("code",),
+            1.0,
+            1,
+            1,
+            0,
+            (tally.check(is_sure=False),),
+            Speed(9, 1.0, 9.0, 0.0, 0, 0.1, ""),
+            True,
+        )
+    )
+    page = [one.text for one in audit_lines(data)]
+    assert page.count("    changed in the reference:") == 5
+    assert [one for one in page if one.startswith("      - line")] == [f"      - line {n}" for n in range(5)]
+    assert page.count("      ... 2 more lines") == 5
+    assert "  2 more: --json has them, and counts 2 besides" in page
+    assert not any("reference: " in one for one in page)
+
+
+def test_references_of_several_lines_keep_them() -> None:
+    tally = Tally(None, "cheating answers", "refused")
+    tally.add(prompt_of("def f():\n    return 1"), Score("c", 1.0, True), kind="k", form="f", text="x", why="w")
+    speed = Speed(1, 1.0, 1.0, 0.0, 0, 0.1, "")
+    data = asdict(Audit("r", "train", ("code",), 1.0, 1, 1, 0, (tally.check(),), speed, False))
+    page = [one.text for one in audit_lines(data)]
+    at = page.index("    reference:")
+    assert page[at + 1 : at + 3] == ["      def f():", "          return 1"]
+
+
+@pytest.mark.parametrize("tests", [["assert double(2) == 4"], "assert double(2) == 4\nassert double(0) == 0"])
+def test_the_function_that_tests_call_is_known_without_a_column_that_names_it(tests: Any) -> None:
+    scorer = ScorerConfig(name="code")
+    mine = Prompt("a", "a", None, "double", "def double(n):\n    return 2 * n\n", {"tests": tests})
+    other = Prompt("b", "b", None, "square", "def square(n):\n    return n * n\n", {"tests": ["assert square(3) == 9"]})
+    of_task = OfTask(
+        asking=Asking(None),  # type: ignore[arg-type]
+        task=None,
+        scorers=(scorer,),
+        prompts=[mine, other],
+        pool=[mine, other],
+        thinking=None,
+        seed=0,
+    )
+    assert of_task.rows is not None
+    assert (of_task.rows.entry_point(mine), of_task.rows.known(other)["entry_point"]) == ("double", "square")
+    assert "_altered(2 * n)" in of_task._near(mine)[0]
+    assert surely_differ(of_task._with_known(mine), of_task._with_known(other), scorer)
+    assert any("def double(*args" in one.text for one in of_task._cheats_of(mine, slow=False))
+    assert of_task.expected() > 50
+
+
+# How far it is
+
+
+def test_progress_is_a_line_now_and_then_where_nobody_watches() -> None:
+    clock, stream = iter(range(0, 100, 5)), io.StringIO()
+    progress = Progress(stream, lambda: float(next(clock)))
+    progress.begin("cheating answers", 556)
+    for _ in range(8):
+        progress.step()
+    progress.end()
+    assert stream.getvalue() == "cheating answers: 3 of 556\ncheating answers: 6 of 556\n"
+
+
+def test_progress_on_a_terminal_is_one_line_that_is_taken_away() -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    clock, screen = iter(range(100)), Screen()
+    progress = Progress(screen, lambda: float(next(clock)))
+    progress.begin("references", 2)
+    progress.step()
+    progress.step()
+    progress.end()
+    assert screen.getvalue() == "\r\x1b[2Kreferences: 1 of 2\r\x1b[2Kreferences: 2 of 2\r\x1b[2K"
+
+
+def test_ctrl_c_shows_what_was_done_and_leaves_with_130(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, explain = iter(range(15)), CombinedScorer.explain
+
+    def interrupted(self: CombinedScorer, *args: Any, **named: Any) -> Score:
+        if next(answers) == 14:
+            raise KeyboardInterrupt
+        return explain(self, *args, **named)
+
+    monkeypatch.setattr(CombinedScorer, "explain", interrupted)
+    assert audit_path(recipe_of(tmp_path, ["exact"])) == STOPPED == 130
+    page = capsys.readouterr().out
+    assert re.search(r"references +5 +5 +5 +0 +0  passed", page)
+    assert "INCOMPLETE" in page.splitlines()[3]
+    assert page.splitlines()[-1].startswith("INCOMPLETE: stopped before everything was asked")
+
+
+def test_a_long_audit_says_so_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe_of(tmp_path, ["exact"])
+    assert audit_path(path, limit=3) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("selftrain.auditing.LONG_SECONDS", 0.0)
+    assert audit_path(path, limit=3) == 0
+    assert re.search(r"warning: about .* for some \d+ answers .* a lower --limit \(here 3\)", capsys.readouterr().err)

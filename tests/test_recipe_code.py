@@ -313,7 +313,7 @@ def test_rows_in_the_shape_of_mbpp_are_judged_by_their_own_tests_and_two_command
     with (folder / "train.jsonl").open("a") as file:
         file.write(json.dumps(handed_a_type) + "\n")
     recipe, knobs = RECIPE.parent / "mbpp.yaml", (*scripted(tmp_path), *paths)
-    with pytest.raises(UnusablePrompts, match=r"cannot use the tests of 1 prompts"):
+    with pytest.raises(UnusablePrompts, match=r"cannot use the tests of 1 prompt:"):
         run_here(recipe, *knobs, runs_dir=tmp_path / "refused")
     out = tmp_path / "left_out"
     named: dict[str, Any] = {"layers": [], "overrides": knobs, "sets": [], "unsafe_no_sandbox": False, "as_json": False}

@@ -1,6 +1,7 @@
 """Trying a recipe's scorers on its own data (`audit`): what must be accepted is, and what must be refused is.
 
     checks      the checks over the prompts of one task
+    asking      an answer, and the time that it takes
     results     what they found, as data
     progress    how far they are, on stderr
 
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from selftrain import prompts as prompt_room
 from selftrain import scoring
-from selftrain.auditing.checks import Asking, OfTask
+from selftrain.auditing.asking import Asking
+from selftrain.auditing.checks import OfTask
 from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Audit, Check, is_passed
 from selftrain.compose import compose
@@ -104,9 +106,7 @@ def _audited_all(
     try:
         for one in wanted:
             found.append(
-                audited(
-                    config, scorer, one, limit=limit, seed=seed, heavy=heavy, progress=progress, warn=terminal.warn
-                )
+                audited(config, scorer, one, limit=limit, seed=seed, heavy=heavy, progress=progress, warn=terminal.warn)
             )
             if not found[-1].complete:
                 break
@@ -190,8 +190,8 @@ def _warn_of_time(tasks: Sequence[OfTask], limit: int, warn: Callable[[str], Non
     answers, each = sum(one.expected() for one in tasks), tasks[0].seconds_of_one()
     if answers * each > LONG_SECONDS:
         warn(
-            f"about {duration(answers * each)} for some {answers:,} answers at {each:.1f} s each: a lower --limit (here "
-            f"{limit}) asks fewer; Ctrl-C ends it with what is known by then"
+            f"about {duration(answers * each)} for some {answers:,} answers at {each:.1f} s each: a lower --limit "
+            f"(here {limit}) asks fewer; Ctrl-C ends it with what is known by then"
         )
 
 

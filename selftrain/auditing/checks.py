@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from selftrain.auditing.asking import Asking, Wrong
 from selftrain.auditing.progress import Progress
-from selftrain.auditing.results import Check, Speed, Tally, question_of
+from selftrain.auditing.results import Check, Tally, question_of
 from selftrain.config import ScorerConfig, ThinkingConfig
 from selftrain.records import Prompt, Score
 from selftrain.sampling.thinking import cut
@@ -23,7 +23,6 @@ from selftrain.scoring.cheats.forms import Form, Forms, bare_answer, forms_of, i
 from selftrain.scoring.cheats.programs import programs
 from selftrain.scoring.code.mutants import changed_lines
 from selftrain.scoring.code.rows import Rows
-from selftrain.scoring.combined import CombinedScorer
 from selftrain.scoring.perturbing import perturbed
 
 CHEATS_ON = 50
@@ -35,55 +34,6 @@ TRIES = 20
 MUTANTS_KEPT = 200
 TRIED_AGAIN_AFTER = 0.2
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Asking:
-    """Asks the scorer about one answer at a time, as `explain` does, and keeps the time."""
-
-    scorer: CombinedScorer
-    answers: int = 0
-    unscored: int = 0
-    timed_out: int = 0
-    seconds: float = 0.0
-    slowest: tuple[float, str] = (0.0, "")
-
-    def ask(self, prompt: Prompt, text: str, kind: str, reasoning: str | None = None) -> Score:
-        """The score of an answer."""
-        started = time.perf_counter()
-        score = self.scorer.explain(prompt, text, reasoning=reasoning)
-        seconds = time.perf_counter() - started
-        self.answers += 1
-        self.seconds += seconds
-        self.slowest = max(self.slowest, (seconds, f"{kind}, prompt {prompt.id}"))
-        self.unscored += score.value is None
-        self.timed_out += "timed out" in (score.error or "") or any(score.extras.get("score/code/timeout_rate", ()))
-        return score
-
-    def speed(self) -> Speed:
-        """What it took so far."""
-        return Speed(
-            answers=self.answers,
-            seconds=round(self.seconds, 3),
-            per_second=round(self.answers / max(self.seconds, 1e-9), 1),
-            unscored_rate=self.unscored / max(self.answers, 1),
-            timed_out=self.timed_out,
-            slowest_seconds=round(self.slowest[0], 4),
-            slowest=self.slowest[1],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    """An answer that must be refused. `mutant` is the code in it, where it is the reference with one thing changed."""
-
-    prompt: Prompt
-    form: str
-    text: str
-    kind: str
-    why: str
-    reasoning: str | None = None
-    mutant: str | None = None
 
 
 @dataclass(slots=True)
@@ -161,7 +111,8 @@ class OfTask:
 
     def _each(self, tally: Tally, items: Sequence[T]) -> Iterator[T]:
         """The items, while progress is shown."""
-        self.begun.append(tally)
+        if items:
+            self.begun.append(tally)
         if self.progress is not None:
             self.progress.begin(f"{self.task}: {tally.name}" if self.task else tally.name, len(items))
         for item in items:
@@ -261,7 +212,7 @@ class OfTask:
         tally = Tally(self.task, "perturbed references", "refused", **many)
         why = "the reference with one thing changed" if is_code else "it is near the reference, and another value"
         wrong = [
-            _Wrong(prompt, form.name, form.wrap(one), "perturbed reference", why, mutant=one if is_code else None)
+            Wrong(prompt, form.name, form.wrap(one), "perturbed reference", why, mutant=one if is_code else None)
             for prompt in self.prompts
             for one in self._near(prompt)[:PERTURBED_OF_EACH]
             for form in self.live
@@ -296,7 +247,7 @@ class OfTask:
             answer = None if other is None else bare_answer(other, self.main)
             if other is not None and answer is not None:
                 why = f"it is the answer to prompt {other.id}"
-                wrong += [_Wrong(prompt, one.name, one.wrap(answer), "other reference", why) for one in self.live]
+                wrong += [Wrong(prompt, one.name, one.wrap(answer), "other reference", why) for one in self.live]
         self._ask_all(tally, wrong)
         return tally
 
@@ -315,7 +266,7 @@ class OfTask:
         self._ask_all(tally, [one for of_prompt in made for one in of_prompt])
         return tally
 
-    def _cheats_of(self, prompt: Prompt, *, slow: bool) -> list[_Wrong]:
+    def _cheats_of(self, prompt: Prompt, *, slow: bool) -> list[Wrong]:
         subject = Subject(
             question=question_of(prompt),
             answer=bare_answer(prompt, self.main),
@@ -326,7 +277,7 @@ class OfTask:
             reference=prompt.reference,
             thinks=self.thinking is not None,
         )
-        found: list[_Wrong] = []
+        found: list[Wrong] = []
         for form in self.live:
             is_code = self.main.name == "code"
             made = programs(subject, form.wrap) if is_code else cheats(subject, form.wrap, is_rule=self.is_rule)
@@ -340,21 +291,21 @@ class OfTask:
         self._ask_all(tally, [one for of_prompt in made for one in of_prompt])
         return tally
 
-    def _degenerates_of(self, prompt: Prompt, *, slow: bool) -> list[_Wrong]:
-        found: list[_Wrong] = []
+    def _degenerates_of(self, prompt: Prompt, *, slow: bool) -> list[Wrong]:
+        found: list[Wrong] = []
         for form in self.live:
             found += self._surely_wrong(prompt, degenerates(question_of(prompt), form.wrap), form, slow=slow)
         return found
 
-    def _surely_wrong(self, prompt: Prompt, made: Iterator[Cheat], form: Form, *, slow: bool) -> Iterator[_Wrong]:
+    def _surely_wrong(self, prompt: Prompt, made: Iterator[Cheat], form: Form, *, slow: bool) -> Iterator[Wrong]:
         answer = bare_answer(prompt, self.main)
         for one in made:
             if one.slow and not (slow and self.heavy):
                 continue
             if not is_right_by_form(one.text, self.scorers, answer):
-                yield _Wrong(prompt, form.name, one.text, one.name, one.why, one.reasoning)
+                yield Wrong(prompt, form.name, one.text, one.name, one.why, one.reasoning)
 
-    def _ask_all(self, tally: Tally, wrong: Sequence[_Wrong]) -> None:
+    def _ask_all(self, tally: Tally, wrong: Sequence[Wrong]) -> None:
         for one in self._each(tally, wrong):
             score = self.asking.ask(one.prompt, one.text, one.kind, one.reasoning)
             changed = self._changed(one) if score.correct is not False else ()
@@ -369,7 +320,7 @@ class OfTask:
                 changed=changed,
             )
 
-    def _changed(self, one: _Wrong) -> tuple[str, ...]:
+    def _changed(self, one: Wrong) -> tuple[str, ...]:
         """What a mutant changes of its reference."""
         if one.mutant is None or one.prompt.reference is None or self.rows is None:
             return ()

@@ -81,10 +81,11 @@ def _cases(check: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
         seen[one["kind"]] += 1
     for _, one in sorted(ranked, key=lambda item: item[0])[:CASES_SHOWN]:
         lines += _case(one)
-    more, all_of_them = len(check["cases"]) - CASES_SHOWN, sum(check["kinds"].values())
-    if more > 0:
-        beyond = all_of_them - len(check["cases"])
-        lines.append(Line(f"  {count(more)} more: --json has them" + (f", and counts {count(beyond)}" * bool(beyond))))
+    hidden = len(check["cases"]) - CASES_SHOWN
+    if hidden > 0:
+        beyond = sum(check["kinds"].values()) - len(check["cases"])
+        also = f", and counts {count(beyond)} besides" if beyond else ""
+        lines.append(Line(f"  {count(hidden)} more: --json has them{also}"))
     return lines
 
 
@@ -95,7 +96,7 @@ def _case(case: Mapping[str, Any]) -> Iterator[Line]:
     if case["changed"]:
         shown = case["changed"][:CHANGED_SHOWN]
         yield Line("    changed in the reference:")
-        yield from (Line(f"      {inert(one)}") for one in shown)
+        yield from (Line(f"      {inert_lines(one)}") for one in shown)
         if len(case["changed"]) > len(shown):
             yield Line(f"      ... {len(case['changed']) - len(shown)} more lines")
     else:

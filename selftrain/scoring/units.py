@@ -22,7 +22,9 @@ TRAILING = re.compile(
 )
 """A unit at the end of a body of LaTeX."""
 _RAISED = re.compile(r"\^\{?(-?[1-4])\}?\Z")
-_ALSO_SHORT = _set("by my day days try fly sky gym way ways st nd rd th px dB eV MPa kPa nm rpm bpm mph psi mol dm Mb Gb kb fl sq cu")
+_ALSO_SHORT = _set(
+    "by my day days try fly sky gym way ways st nd rd th px dB eV MPa kPa rpm bpm psi mol Mb Gb kb fl sq cu"
+)
 _ONE_LETTER = _set("m g s h l L N J W V A K C F T H d t")
 _NO_UNITS = _set(
     "not or nor xor and but except no isn wrong false never if is hundred thousand million billion trillion dozen lakh "

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -604,3 +605,18 @@ def test_threads_are_few(sandbox: Sandbox, size: str) -> None:
     assert ended.how in ("finished", "oom"), ended
     assert made is None or made <= 512
     assert still_works(sandbox)
+
+
+def test_modules_that_are_installed_under_tmp_are_there_too(confined: Chosen, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"brought_along_{confined.tier}"  # where a module is, is looked up once per process
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, f"{name}.py").write_text("ANSWER = 42\n")
+        monkeypatch.syspath_prepend(folder)
+        code = (
+            f"import {name}, os, tempfile\n"
+            "with tempfile.TemporaryFile() as file: file.write(b'written')\n"
+            f"channel.send([{name}.ANSWER, os.getcwd() == os.environ['HOME']])"
+        )
+        with Sandbox(confined, Limits(), driver=DRIVER, modules=[name]) as sandbox:
+            assert run(sandbox, code)[0] == [42, True]
+            assert run(sandbox, code)[0] == [42, True]

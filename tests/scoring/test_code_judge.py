@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -274,15 +275,16 @@ def test_every_reference_must_pass_its_own_tests(scorer: CombinedScorer) -> None
         scorer.check_references(rows(good=RIGHT, **{f"bad{n}": HALF for n in range(7)}))
     lines = str(caught.value).splitlines()
     assert lines[0] == "scorer code cannot use the tests of 7 prompts:"
-    assert lines[1].startswith("  prompt bad0: its reference solution does not pass its own tests: fail: test 3 of 3")
-    assert lines[6] == "  and 2 more"
+    begins = '  prompt bad0 ("ask bad0"): its reference solution does not pass its own tests: fail: test 3 of 3'
+    assert lines[1].startswith(begins)
+    assert lines[6:8] == ["  and 2 more", "correct or remove them"]
 
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({}, "no column 'tests'"),
-        ({"tests": ["add(1, 2) == 3"]}, "nothing to check"),
+        ({"tests": None}, "the column 'tests' is null"),
+        ({"tests": ["add(1, 2) == 3"]}, "nothing to check: .*; did you mean `assert add[(]1, 2[)] == 3`[?]"),
         ({"tests": TESTS, "setup": 3}, "setup is a text"),
         ({"tests": TESTS, "setup": "import ("}, "the setup cannot be read"),
     ],
@@ -291,9 +293,9 @@ def test_rows_without_usable_tests_are_found_early(
     scorer: CombinedScorer, metadata: dict[str, Any], words: str
 ) -> None:
     prompt = make_prompt("row", None, metadata)
-    with pytest.raises(DataError, match="prompt row: .*" + words):
+    with pytest.raises(DataError, match=r'prompt row \("ask row"\): .*' + words):
         scorer.check_references([prompt])
-    assert words in str(scorer.score(make_group([RIGHT], reference=None, **metadata))[0].error)
+    assert re.search(words, str(scorer.score(make_group([RIGHT], reference=None, **metadata))[0].error))
 
 
 def test_a_failure_of_the_sandbox_is_no_verdict() -> None:

@@ -149,9 +149,9 @@ class CodeJudge:
         return self._by_value[key]
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
-        """Raise DataError where no prompt has the column of the tests; UnusablePrompts unless every prompt has tests that
-        can be read and check something, and every reference solution, where there is one, passes its own; PhaseError
-        where the sandbox failed."""
+        """Raise DataError where no prompt has the column of the tests; UnusablePrompts unless every prompt has tests
+        that can be read and check something, and every reference solution, where there is one, passes its own;
+        PhaseError where the sandbox failed."""
         prompts = tuple(prompts)
         self._rows.require_columns(prompts, ["tests"])
         whys = self._threads.map(self._unusable, prompts)
@@ -178,14 +178,14 @@ class CodeJudge:
         return f"its reference solution does not pass its own tests: {outcome.word}: {outcome.why}"
 
     def _undefined(self, plan: Plan, prompt: Prompt) -> str | None:
-        """A function that the tests call and the reference nowhere defines."""
+        """A function that the tests call and neither the reference nor the setup defines."""
         asked = names_asked(plan) - {"Solution"}
         source = solution(self._rows.text(prompt, "prepend"), code_of(str(prompt.reference)), asked)
         try:
-            tree = parsed(source, "the solution")
+            trees = parsed(source, "the solution"), parsed(self._rows.text(prompt, "setup"), "the setup")
         except ValueError:
             return None
-        return next(iter(sorted(asked.difference(bound(tree)))), None)
+        return next(iter(sorted(asked.difference(*map(bound, trees)))), None)
 
     def close(self) -> None:
         """End the workers. What a thread has in hand is left without a verdict."""

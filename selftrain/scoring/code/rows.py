@@ -160,7 +160,7 @@ def _found_by(prompts: Sequence[Prompt]) -> dict[str, str]:
     for one in prompts:
         text = texts[one.id]
         if one.identity != one.id:
-            text = one.identity
+            text = one.identity.strip('"')  # it is written as JSON
         elif alike >= _ALIKE:
             text = f"...{text[alike:]}"
         found[one.id] = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -24,7 +24,6 @@ from selftrain.scoring.sandbox.interpreter import ENVIRONMENT, FLAGS, HIDDEN, LO
 PROGRAMS = ("server.py", "confinement.py", "syscalls.py", "preloads.py", "scratch.py")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _INSIDE = "/sandbox"
-_SCRATCH = "/tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,12 @@ def _view(program: str, interpreter_json: str) -> tuple[str, ...]:
     return tuple(command)
 
 
+def scratch_inside(interpreter: Interpreter) -> str:
+    """Where the scratch folder is inside of bubblewrap: /tmp, unless that would hide what the interpreter needs."""
+    shown = (interpreter.program, *interpreter.standard, *interpreter.libraries, *interpreter.modules.values())
+    return "/scratch" if any(path.startswith("/tmp/") for path in shown) else "/tmp"
+
+
 def bubblewrap_command(
     bwrap: str, interpreter: Interpreter, driver: Path, limits: Limits, descriptor: int
 ) -> list[str]:
@@ -127,10 +132,11 @@ def bubblewrap_command(
     command += ["--ro-bind", str(driver), f"{_INSIDE}/driver.py"]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
-    command += ["--size", str(limits.scratch_bytes), "--tmpfs", _SCRATCH, "--remount-ro", "/"]
-    for name, value in {**ENVIRONMENT, "HOME": _SCRATCH, "TMPDIR": _SCRATCH}.items():
+    scratch = scratch_inside(interpreter)
+    command += ["--size", str(limits.scratch_bytes), "--tmpfs", scratch, "--remount-ro", "/"]
+    for name, value in {**ENVIRONMENT, "HOME": scratch, "TMPDIR": scratch}.items():
         command += ["--setenv", name, value]
-    command += ["--chdir", _SCRATCH, "--", interpreter.program, *FLAGS, f"{_INSIDE}/server.py", str(descriptor)]
+    command += ["--chdir", scratch, "--", interpreter.program, *FLAGS, f"{_INSIDE}/server.py", str(descriptor)]
     return command
 
 
@@ -144,7 +150,7 @@ def start(tier: Tier, interpreter: Interpreter, driver: Path, limits: Limits) ->
             if bwrap is None:
                 raise FileNotFoundError("there is no bwrap")
             command = bubblewrap_command(bwrap, interpreter, driver, limits, theirs.fileno())
-            environment, inside, source = {}, _SCRATCH, f"{_INSIDE}/driver.py"
+            environment, inside, source = {}, scratch_inside(interpreter), f"{_INSIDE}/driver.py"
         else:
             inside = scratch = os.path.realpath(tempfile.mkdtemp(prefix="selftrain-sandbox-"))
             command = [interpreter.program, *FLAGS, str(SOURCES / "server.py"), str(theirs.fileno())]
