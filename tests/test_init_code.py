@@ -217,7 +217,7 @@ def test_a_base_model_is_shown_a_solution_that_its_own_verifier_finds_right(
 def test_a_few_rows_that_cannot_be_used_are_named_with_what_leaves_them_out(tmp_path: Path) -> None:
     rows = [dict(row) for row in MBPP]
     rows[4]["code"] = "def plus_4(a):\n    return a"
-    with pytest.raises(UnusablePrompts, match=r"(?s)is written, and cannot be run.*1 prompts.*--unusable FOLDER"):
+    with pytest.raises(UnusablePrompts, match=r"(?s)is written, and cannot be run.*1 prompt:.*--unusable FOLDER"):
         made(tmp_path, rows, holdout=0)
     assert compose(str(tmp_path / "mine")).config.score.scorers[0].name == "code"
 
