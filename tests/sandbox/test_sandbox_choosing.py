@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from attack_house import house
 
 from selftrain.errors import SandboxRefused
 from selftrain.scoring.sandbox import Chosen, Limits, Probe, choosing, confinement, selftest, syscalls, tiers
@@ -167,7 +168,7 @@ def test_an_ordinary_user_gets_the_same(confined: Chosen, tmp_path_factory: pyte
     identity = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
     done = subprocess.run(
         ["setpriv", *identity, python, "-B", "-c", ask],
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(choosing.__file__).parents[3])},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(house())},
         cwd="/",
         capture_output=True,
         text=True,
