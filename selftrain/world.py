@@ -179,7 +179,7 @@ class World:
             os._exit(Interrupted.exit_code)
         if self._signal is None:
             self._asked_at = time.monotonic()
-            if self.is_first:
+            if not _launched():  # a launcher sends SIGTERM to the ranks that are left when one has died, too
                 # Written past Python's buffers, which the code that was interrupted may be in the middle of.
                 name = signal.Signals(number).name
                 with contextlib.suppress(OSError):
