@@ -195,9 +195,9 @@ class Parts:
     def _score(self, round_number: int) -> dict[str, Any]:
         return {**self._scoring(), "prompts": {"train": self._prompts["train"]}}
 
-    def _scoring(self) -> dict[str, Any]:
+    def _scoring(self, also: Iterable[ScorerConfig] = ()) -> dict[str, Any]:
         score = fingerprinted(self._config.score)
-        if all(one.name != "code" for one in self._config.score.scorers):
+        if all(one.name != "code" for one in (*self._config.score.scorers, *also)):
             del score["sandbox"]
         return {"score": score, "sources": self._plugins}
 
@@ -247,6 +247,7 @@ class Parts:
         evaluate = self._config.evaluate.model_dump(mode="json")
         return {
             **self._evaluate(round_number),
+            "scoring": self._scoring(self._config.evaluate.retention_scorers),
             "scorers": evaluate["retention_scorers"],
             "scorer_sources": self._retention_plugins,
             "prompts": {"retention": self._prompts.get("retention")},

@@ -102,8 +102,7 @@ def shared_prefix_length(rendered: Sequence[TokenIds]) -> int:
 def _refuse_too_long(prompts: Sequence[Prompt], rendered: Sequence[TokenIds], context: int) -> None:
     for prompt, ids in zip(prompts, rendered, strict=True):
         if len(ids) >= context:
-            words = prompt.messages[-1].content if prompt.messages else (prompt.text or "")
             raise DataError(
-                f"prompt {prompt.id} ({words[:60]!r}...) takes {len(ids)} tokens, and the model's context is "
+                f"prompt {prompt.id} ({prompt.question[:60]!r}...) takes {len(ids)} tokens, and the model's context is "
                 f"{context}: shorten it, drop few_shot examples, or leave it out"
             )

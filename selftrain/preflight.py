@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from selftrain import advice, inspection, sampling, scoring, tracking, training
 from selftrain import prompts as prompt_room
-from selftrain.arms import arms_of
+from selftrain.arms import Arm, arms_of
 from selftrain.compose import Composed
 from selftrain.config import Config, ScoreConfig, config_of_arm
 from selftrain.errors import ConfigError
@@ -37,7 +38,7 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
     tracking.check(config.track)
     inspection.check(config, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
-    for of_set, judging in _judging(config, prompts):
+    for of_set, judging, _ in _judging(config, prompts):
         scoring.check_rows(judging.scorers, of_set.prompts, columns_of_data(config))
     advice.refuse(config, prompts)
     wants_gold = any(arm.name == "gold" for arm in config.arms)
@@ -60,16 +61,24 @@ def columns_of_data(config: Config) -> dict[str, str]:
     return {name: kept for name, kept in named.items() if not (has_template and kept == "prompt")}
 
 
-def _judging(config: Config, prompts: PromptSets) -> Iterator[tuple[PromptSet, ScoreConfig]]:
-    """Every set with what it will be judged by, as `judged`."""
+def _judging(
+    config: Config, prompts: PromptSets
+) -> Iterator[tuple[PromptSet, ScoreConfig, Callable[[Rooms], CombinedScorer]]]:
+    """Every set with what it will be judged by, and which of a run's rooms that is; training prompts also with that of
+    arms that have their own."""
     for one in (prompts.train, *prompts.held_out().values()):
-        yield one, config.score
+        yield one, config.score, lambda rooms: rooms.scorer
     for arm in arms_of(config):
         if arm.config.score != config.score:
-            yield prompts.train, arm.config.score
+            yield prompts.train, arm.config.score, partial(_scorer_of_arm, arm)
     if prompts.retention is not None and prompts.retention.prompts is not None:
         named = config.evaluate.retention_scorers or config.score.scorers
-        yield prompts.retention.prompts, config.score.model_copy(update={"scorers": named})
+        of_retention = config.score.model_copy(update={"scorers": named})
+        yield prompts.retention.prompts, of_retention, lambda rooms: rooms.retention_scorer
+
+
+def _scorer_of_arm(arm: Arm, rooms: Rooms) -> CombinedScorer:
+    return rooms.of_arm(arm).scorer
 
 
 def prompt_sets(prompts: PromptSets) -> dict[str, PromptSet]:
@@ -97,10 +106,5 @@ def check_references(config: Config, rooms: Rooms, prompts: PromptSets) -> None:
 
 def judged(config: Config, rooms: Rooms, prompts: PromptSets) -> Iterator[tuple[PromptSet, CombinedScorer]]:
     """Every set with the scorer that will judge it; training prompts also with those of arms that have their own."""
-    for one in (prompts.train, *prompts.held_out().values()):
-        yield one, rooms.scorer
-    for arm in arms_of(config):
-        if arm.config.score != config.score:
-            yield prompts.train, rooms.of_arm(arm).scorer
-    if prompts.retention is not None and prompts.retention.prompts is not None:
-        yield prompts.retention.prompts, rooms.retention_scorer
+    for one, _, scorer_of in _judging(config, prompts):
+        yield one, scorer_of(rooms)

@@ -53,6 +53,11 @@ class Prompt:
     completion: str | None = None
     task: str | None = None
 
+    @property
+    def question(self) -> str:
+        """What is asked, without the turns before it."""
+        return self.messages[-1].content if self.messages else self.text or ""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

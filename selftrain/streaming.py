@@ -19,7 +19,8 @@ from selftrain import tables
 from selftrain.config import ScoreConfig
 from selftrain.errors import DataError, Interrupted, PhaseError
 from selftrain.records import Candidate, Group, Prompt, Score, digest
-from selftrain.scoring.combined import INFRA_ERROR, CombinedScorer
+from selftrain.scoring import INFRA_ERROR
+from selftrain.scoring.combined import CombinedScorer
 from selftrain.store import file_sha256
 
 STOP_GRACE_SECONDS = 5.0

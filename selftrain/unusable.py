@@ -9,18 +9,16 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from selftrain import prompts as prompt_room
-from selftrain import scoring
-from selftrain.compose import Composed, compose
+from selftrain.compose import Composed
 from selftrain.config import SourceConfig
 from selftrain.errors import ConfigError, UnusablePrompts
-from selftrain.preflight import columns_of_data, judged
+from selftrain.opening import confined, opened, require_columns
+from selftrain.preflight import judged
 from selftrain.prompts import PromptSets
 from selftrain.prompts.excluding import ids_of, place_of
 from selftrain.records import Prompt
 from selftrain.reporting.inert import inert
 from selftrain.rooms import Rooms
-from selftrain.sandboxing import Typed, caveats, choose
 from selftrain.scoring import Judge
 from selftrain.scoring.combined import CombinedScorer
 from selftrain.store import disk_errors
@@ -63,16 +61,10 @@ def write_unusable(
     """
     from selftrain.reporting.terminal import Terminal
 
-    composed = compose(recipe, layers=layers, overrides=overrides)
+    composed, prompts = opened(recipe, layers=layers, overrides=overrides)
     config = composed.config
-    scoring.check(config.score, composed.folder)
-    prompts = prompt_room.load(config.prompts, composed.folder)
-    known = columns_of_data(config)
-    for one in (prompts.train, *prompts.held_out().values()):
-        scoring.check_columns(config.score.scorers, one.prompts, known)
-    sandbox = choose(config, Typed(unsafe_no_sandbox=unsafe_no_sandbox), None, Path(recipe))
-    for words in caveats(config, None if sandbox is None else sandbox.recorded()):
-        Terminal().warn(words)
+    require_columns(config, [prompts.train, *prompts.held_out().values()])
+    sandbox = confined(config, recipe, unsafe_no_sandbox=unsafe_no_sandbox, warn=Terminal().warn)
     with closing(Rooms(config, composed.folder, sandbox=sandbox)) as rooms:
         by_set = _by_set(composed, rooms, prompts, sets)
     found = list(_found(composed, by_set, folder))

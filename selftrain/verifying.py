@@ -13,19 +13,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from selftrain import prompts as prompt_room
-from selftrain import scoring
-from selftrain.auditing import set_of
-from selftrain.auditing.results import question_of
-from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.errors import ConfigError, PhaseError
-from selftrain.preflight import columns_of_data
+from selftrain.opening import confined, one_at_a_time, opened, require_columns, set_of
 from selftrain.prompts import PromptSet
-from selftrain.prompts.rows import names_of
 from selftrain.records import Prompt, Score
 from selftrain.sampling.thinking import Answer, cut
-from selftrain.sandboxing import Typed, caveats, choose
 from selftrain.showing import matching, no_single_match
 
 HOW = "type the answer and end it with Ctrl-D (or give --answer TEXT, --file PATH, or pipe it in)"
@@ -55,21 +48,17 @@ def show_verdict(
 
     if answer is not None and file is not None:
         raise ConfigError("--answer and --file both give the answer; leave one of them out")
-    composed = compose(recipe, layers=layers, overrides=overrides)
+    composed, prompts = opened(recipe, layers=layers, overrides=overrides)
     config, terminal = composed.config, Terminal()
-    scoring.check(config.score, composed.folder)
-    of_set = set_of(prompt_room.load(config.prompts, composed.folder), set_name)
-    scoring.check_columns(config.score.scorers, of_set.prompts, columns_of_data(config))
+    of_set = set_of(prompts, set_name)
+    require_columns(config, [of_set])
     asked = prompt_of(of_set, prompt)
     if reference is not None:
         asked = replace(asked, reference=reference)
-    one_at_a_time = config.score.model_copy(update={"workers": 1})
-    sandbox = choose(config, Typed(unsafe_no_sandbox=unsafe_no_sandbox), None, Path(recipe))
-    for words in caveats(config, None if sandbox is None else sandbox.recorded()):
-        terminal.warn(words)
-    with scoring.build(one_at_a_time, composed.folder, names_of(config.prompts), sandbox=sandbox) as scorer:
+    sandbox = confined(config, recipe, unsafe_no_sandbox=unsafe_no_sandbox, warn=terminal.warn)
+    with one_at_a_time(composed, sandbox) as scorer:
         scorer.check_references([asked])
-        written = answer if answer is not None else read_answer(file, question_of(asked))
+        written = answer if answer is not None else read_answer(file, asked.question)
         judged, notes = as_in_a_run(config, asked, written)
         score = scorer.explain(asked, judged.text, reasoning=judged.reasoning)
     data = {
@@ -77,7 +66,7 @@ def show_verdict(
         "set": of_set.name,
         "prompt_id": asked.id,
         "task": asked.task,
-        "prompt": question_of(asked),
+        "prompt": asked.question,
         "reference": asked.reference,
         "text": judged.text,
         "reasoning": judged.reasoning,
@@ -97,7 +86,7 @@ def prompt_of(prompts: PromptSet, wanted: str | None) -> Prompt:
     """The prompt with that id, or with these words; without any, the first. Raises ConfigError."""
     if wanted is None:
         return prompts.prompts[0]
-    texts = {one.id: question_of(one) for one in prompts.prompts}
+    texts = {one.id: one.question for one in prompts.prompts}
     matches = matching(texts, wanted)
     if not matches:
         raise ConfigError(

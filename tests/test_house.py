@@ -55,7 +55,18 @@ FLOORS = {
     },
     4: {"loop"},
     5: {
-        *("launch", "recording", "outlook", "showing", "comparing", "verifying", "auditing", "unusable", "doctor"),
+        *(
+            "launch",
+            "opening",
+            "recording",
+            "outlook",
+            "showing",
+            "comparing",
+            "verifying",
+            "auditing",
+            "unusable",
+            "doctor",
+        ),
         *("beginning", "cli", "arguments", "trying", "__main__"),
     },
 }

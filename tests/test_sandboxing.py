@@ -18,6 +18,7 @@ from selftrain.compose import compose
 from selftrain.config import Config
 from selftrain.drawing import Drawing
 from selftrain.errors import ConfigError, SandboxRefused
+from selftrain.fingerprints import Fingerprints
 from selftrain.recording import record
 from selftrain.reporting.terminal import Terminal
 from selftrain.sandboxing import Typed
@@ -262,3 +263,14 @@ def test_scores_in_hand_are_not_taken_from_another_tier(tmp_path: Path) -> None:
     of_tier_of = {tier: Drawing(tmp_path, world, seed=0, tier=tier) for tier in (None, "none", "landlock")}
     marks = {one.judging(None, {}, "scores", "f").fingerprint for one in of_tier_of.values()}  # type: ignore[arg-type]
     assert len(marks) == 3
+
+
+def test_the_sandboxs_limits_are_part_of_what_retention_was_judged_by(tmp_path: Path) -> None:
+    def part(cpu_seconds: float, scorers: list[str]) -> Any:
+        score = {"sandbox": {"cpu_seconds": cpu_seconds}}
+        recipe = scripted_recipe(tmp_path, score=score, evaluate={"retention_scorers": scorers})
+        digests = dict.fromkeys(("train", "validate", "test", "retention"), "d")
+        return Fingerprints(config_of(recipe), tmp_path, digests, dict).part("evaluate-retention", 1)
+
+    assert part(1.0, ["code"]) != part(2.0, ["code"])
+    assert part(1.0, ["exact"]) == part(2.0, ["exact"])

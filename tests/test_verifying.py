@@ -10,6 +10,7 @@ from worlds import scripted_recipe
 from selftrain import cli, verifying
 from selftrain.config import ThinkingConfig
 from selftrain.errors import ConfigError, DataError
+from selftrain.opening import opened
 from selftrain.verifying import HOW, show_verdict
 
 VERIFIER = """
@@ -197,8 +198,7 @@ def test_the_command_hands_the_exit_code_on(
 
 def test_text_before_a_prompt_that_opens_the_reasoning_counts(tmp_path: Path) -> None:
     path = scripted_recipe(tmp_path, model={"path": "none", "thinking": {}}, prompts={"template": "{prompt} <think>"})
-    composed = verifying.compose(str(path), layers=[], overrides=[])
-    prompts = verifying.prompt_room.load(composed.config.prompts, tmp_path)
+    composed, prompts = opened(str(path), layers=[], overrides=[])
     answer, notes = verifying.as_in_a_run(composed.config, prompts.train.prompts[0], "so</think>1")
     assert composed.config.model.thinking == ThinkingConfig()
     assert (answer.reasoning, answer.text, notes) == ("so", "1", [])

@@ -17,24 +17,19 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain import prompts as prompt_room
-from selftrain import scoring
 from selftrain.auditing.asking import Asking
 from selftrain.auditing.checks import OfTask
 from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Audit, Check, is_passed
-from selftrain.compose import compose
 from selftrain.config import Config
-from selftrain.errors import ConfigError, DataError
-from selftrain.preflight import columns_of_data
-from selftrain.prompts import PromptSet, PromptSets
+from selftrain.errors import DataError
+from selftrain.opening import confined, one_at_a_time, opened, require_columns, set_of
+from selftrain.prompts import PromptSet
 from selftrain.prompts.rows import names_of
 from selftrain.records import Prompt
 from selftrain.reporting.figures import duration
-from selftrain.sandboxing import Typed, caveats, choose
 from selftrain.scoring.combined import CombinedScorer
 
 if TYPE_CHECKING:
@@ -65,18 +60,12 @@ def show_audit(
     from selftrain.reporting import auditing as page
     from selftrain.reporting.terminal import Terminal
 
-    composed = compose(recipe, layers=layers, overrides=overrides)
+    composed, prompts = opened(recipe, layers=layers, overrides=overrides)
     config, terminal = composed.config, Terminal()
-    scoring.check(config.score, composed.folder)
-    prompts = prompt_room.load(config.prompts, composed.folder)
     wanted = [set_of(prompts, name) for name in sets or ("train",)]
-    for one in wanted:
-        scoring.check_columns(config.score.scorers, one.prompts, columns_of_data(config))
-    one_at_a_time = config.score.model_copy(update={"workers": 1})
-    sandbox = choose(config, Typed(unsafe_no_sandbox=unsafe_no_sandbox), None, Path(recipe))
-    for words in caveats(config, None if sandbox is None else sandbox.recorded()):
-        terminal.warn(words)
-    with scoring.build(one_at_a_time, composed.folder, names_of(config.prompts), sandbox=sandbox) as scorer:
+    require_columns(config, wanted)
+    sandbox = confined(config, recipe, unsafe_no_sandbox=unsafe_no_sandbox, warn=terminal.warn)
+    with one_at_a_time(composed, sandbox) as scorer:
         for one in wanted:
             scorer.check_references([each for _, drawn in drawn_of(one, limit, seed) for each in drawn])
         found = _audited_all(config, scorer, wanted, terminal, limit=limit, seed=seed, heavy=not unsafe_no_sandbox)
@@ -113,14 +102,6 @@ def _audited_all(
     finally:
         progress.end()
     return found
-
-
-def set_of(prompts: PromptSets, name: str) -> PromptSet:
-    """The set of that name. Raises ConfigError."""
-    sets = {"train": prompts.train, **prompts.held_out()}
-    if name not in sets:
-        raise ConfigError(f"--set {name!r}: this recipe has no such set of prompts; it has: {', '.join(sets)}")
-    return sets[name]
 
 
 def audited(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from selftrain.auditing.asking import Asking, Wrong
 from selftrain.auditing.progress import Progress
-from selftrain.auditing.results import Check, Tally, question_of
+from selftrain.auditing.results import Check, Tally
 from selftrain.config import ScorerConfig, ThinkingConfig
 from selftrain.records import Prompt, Score
 from selftrain.sampling.thinking import cut
@@ -268,7 +268,7 @@ class OfTask:
 
     def _cheats_of(self, prompt: Prompt, *, slow: bool) -> list[Wrong]:
         subject = Subject(
-            question=question_of(prompt),
+            question=prompt.question,
             answer=bare_answer(prompt, self.main),
             wrong=self._near(prompt),
             rule=self.main.name,
@@ -294,7 +294,7 @@ class OfTask:
     def _degenerates_of(self, prompt: Prompt, *, slow: bool) -> list[Wrong]:
         found: list[Wrong] = []
         for form in self.live:
-            found += self._surely_wrong(prompt, degenerates(question_of(prompt), form.wrap), form, slow=slow)
+            found += self._surely_wrong(prompt, degenerates(prompt.question, form.wrap), form, slow=slow)
         return found
 
     def _surely_wrong(self, prompt: Prompt, made: Iterator[Cheat], form: Form, *, slow: bool) -> Iterator[Wrong]:

@@ -143,7 +143,7 @@ class Tally:
         self._cases.append(
             Case(
                 prompt_id=prompt.id,
-                question=question_of(prompt),
+                question=prompt.question,
                 reference=prompt.reference,
                 kind=kind,
                 form=form,
@@ -195,11 +195,6 @@ class Tally:
             return "unproven"
         against = self.refused if self.wanted == "accepted" else self.accepted
         return ("failed" if is_sure else "noted") if against else "passed"
-
-
-def question_of(prompt: Prompt) -> str:
-    """What is asked, without the turns before it."""
-    return prompt.messages[-1].content if prompt.messages else prompt.text or ""
 
 
 def is_passed(checks: Sequence[Check]) -> bool:

@@ -90,5 +90,4 @@ def without(prompts: PromptSet, held_out: PromptSet) -> PromptSet:
 
 def asked(prompt: Prompt) -> str:
     """The end of what is asked, for errors."""
-    words = prompt.messages[-1].content if prompt.messages else (prompt.text or "")
-    return repr(words[-200:])
+    return repr(prompt.question[-200:])

@@ -181,6 +181,8 @@ def build(
 
 
 METRIC_PREFIX = "score/"
+INFRA_ERROR = "infra_error"
+"""What the error of a candidate begins with that could not be judged because the sandbox failed."""
 
 
 def logged_metrics(groups: Iterable[Group]) -> dict[str, float]:

@@ -12,15 +12,13 @@ from typing import Any
 from selftrain.config import ScoreConfig, ScorerConfig
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Group, Prompt, Score
-from selftrain.scoring import METRIC_PREFIX, Asked, Judge, Verdict
+from selftrain.scoring import INFRA_ERROR, METRIC_PREFIX, Asked, Judge, Verdict
 from selftrain.scoring.judges import built, runs_apart, workers_of
 from selftrain.scoring.sandbox import Chosen
 from selftrain.scoring.threads import JudgingThreads
 
 COST_OF_RULE = 1.0
 COST_OF_PROCESS = 10.0
-# What the error of a candidate begins with that could not be judged because the sandbox failed.
-INFRA_ERROR = "infra_error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,16 @@ def _set(words: str) -> frozenset[str]:
 
 
 # Bare words of one or two letters, or without a vowel, are products of symbols (`5 xy`), but for these.
-_SHORT = (
-    "m|g|s|h|L|cm|mm|km|dm|nm|ft|in|yd|mi|kg|mg|lb|oz|ml|mL|cl|dl|qt|pt|ha|hr|ms|ns|Hz|kW|kJ|kN|Pa|kV|mV|mA|GB|MB|KB|kB|TB|AM|PM|"
-    "am|pm|lbs|hrs|yds|pts|mph|kph|kmh|kHz|MHz|GHz|mins?|secs?|yrs?|TVs"
+_SHORT = _set(
+    "m g s h L cm mm km dm nm ft in yd mi kg mg lb oz ml mL cl dl qt pt ha hr ms ns Hz kW kJ kN Pa kV mV mA GB MB KB "
+    "kB TB AM PM am pm lbs hrs yds pts mph kph kmh kHz MHz GHz min mins sec secs yr yrs TVs"
 )
+_ANY_SHORT = "|".join(sorted(_SHORT))
 _POWER = r"(?:\^\{?-?[1-4]\}?)?"
 TRAILING = re.compile(
     rf"(?:(?: ?\\(?:text|mathrm|rm) ?\{{(?:(?P<unit>[^{{}}]*[A-Za-z][^{{}}]*)\}}{_POWER}|\s*\}}))"
     r"|(?P<degrees> ?\^ ?\{? ?\\circ ?\}?)"
-    rf"|(?:(?<=[\d}}]) (?!pi\Z)(?:(?P<short>{_SHORT}){_POWER}|(?P<word>(?=[a-z]*[aeiouAEIOU])[A-Za-z]{{3,20}}))))\Z"
+    rf"|(?:(?<=[\d}}]) (?!pi\Z)(?:(?P<short>{_ANY_SHORT}){_POWER}|(?P<word>(?=[a-z]*[aeiouAEIOU])[A-Za-z]{{3,20}}))))\Z"
 )
 """A unit at the end of a body of LaTeX."""
 _RAISED = re.compile(r"\^\{?(-?[1-4])\}?\Z")
@@ -54,8 +55,7 @@ def is_unit(words: str) -> bool:
     folded = {word.lower() for word in each}
     if _NO_UNITS & (folded | {word.removesuffix("s") for word in folded}):
         return False
-    known = {*_ALSO_SHORT, *_SHORT.replace("?", "").split("|"), *_SHORT.replace("s?", "").split("|")}
-    if any(not _READS_AS_A_WORD.search(word) and len(word) > 1 for word in {*each} - known):
+    if any(not _READS_AS_A_WORD.search(word) and len(word) > 1 for word in {*each} - _SHORT - _ALSO_SHORT):
         return False
     letters = {word for word in each if len(word) == 1} - ({"a"} if len(each) > 1 else set())
     return _WORDS.fullmatch(words) is not None and letters <= _ONE_LETTER

@@ -13,7 +13,7 @@ from pydantic import Field
 from selftrain.config import SandboxConfig
 from selftrain.errors import PhaseError
 from selftrain.records import Prompt
-from selftrain.scoring import METRIC_PREFIX, Asked, Verdict
+from selftrain.scoring import INFRA_ERROR, METRIC_PREFIX, Asked, Verdict
 from selftrain.scoring.code import driver
 from selftrain.scoring.code.names import bound, parsed
 from selftrain.scoring.code.reading import code_of, defines_whole, prepended, solution, why_unusable
@@ -106,7 +106,7 @@ class CodeJudge:
         outcome = self._outcome(plan, prompt, source)
         extras = {f"{METRIC_PREFIX}code/{word}_rate": [float(word == outcome.word)] for word in WORDS}
         if outcome.word == "infra_error":
-            return Verdict(None, source, error=f"infra_error: {outcome.why}", extras=extras)
+            return Verdict(None, source, error=f"{INFRA_ERROR}: {outcome.why}", extras=extras)
         value = float(outcome.word == "pass")
         if self._terms.all_tests and outcome.word != "pass":
             value = outcome.passed / outcome.total

@@ -47,7 +47,7 @@ class Rows:
         if kept_as == "reference":
             return prompt.reference
         if kept_as == "prompt":
-            return prompt.messages[-1].content if prompt.messages else prompt.text
+            return prompt.question
         return _MISSING
 
     def text(self, prompt: Prompt, what: str) -> str:
@@ -153,7 +153,7 @@ def unusable(wrong: Sequence[tuple[Prompt, str]]) -> UnusablePrompts:
 def _found_by(prompts: Sequence[Prompt]) -> dict[str, str]:
     """By what a person finds each row: its identity, where a column says that, or else the beginning of what is asked,
     without what all of them begin with."""
-    texts = {one.id: " ".join(_asked(one).split()) for one in prompts}
+    texts = {one.id: " ".join(one.question.split()) for one in prompts}
     first, last = min(texts.values()), max(texts.values())
     alike = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), 0)
     found = {}
@@ -165,10 +165,6 @@ def _found_by(prompts: Sequence[Prompt]) -> dict[str, str]:
             text = f"...{text[alike:]}"
         found[one.id] = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
     return found
-
-
-def _asked(prompt: Prompt) -> str:
-    return prompt.messages[-1].content if prompt.messages else prompt.text or ""
 
 
 def check_columns(params: Mapping[str, Any], prompts: Sequence[Prompt], columns: Mapping[str, str]) -> None:
