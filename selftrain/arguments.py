@@ -25,3 +25,6 @@ Unsafe = Annotated[
     ),
 ]
 RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
+AcceptSandboxChange = Annotated[
+    bool, typer.Option("--accept-sandbox-change", help="Go on with another sandbox than the run began with.")
+]

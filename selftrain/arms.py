@@ -47,6 +47,10 @@ class Arm:
         """The folder of the adapter that the round trains, relative to the run directory."""
         return f"{self.folder(round_number)}/adapter/improve-00"
 
+    def verifier(self, round_number: int) -> str:
+        """The folder of the verifier that is trained after the round, relative to the run directory."""
+        return f"{self.folder(round_number)}/verifier"
+
     def latest(self) -> Policy:
         """The policy of the last finished round."""
         return self.policies[max(self.policies)]

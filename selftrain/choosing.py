@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +11,29 @@ from selftrain import prompts as prompt_room
 from selftrain.arms import Arm
 from selftrain.commits import Commits, Made, Task
 from selftrain.config import SelectConfig, one, resolved
-from selftrain.drawing import read_groups
+from selftrain.drawing import stream_groups
 from selftrain.errors import PhaseError
-from selftrain.evaluation import rounds as round_metrics
 from selftrain.evaluation import tasks as task_metrics
+from selftrain.evaluation.tallies import SelectionTally
 from selftrain.measuring import by_id
 from selftrain.prompts import PromptSets
-from selftrain.records import Group, Prompt, Receipt, Survivor, seed_from
+from selftrain.publishing import Lines
+from selftrain.records import Prompt, Receipt, Survivor, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
-from selftrain.selection import buffers
+from selftrain.scoring import truth_of
+from selftrain.selection import buffers, shaping
+from selftrain.selection.contamination import Tally
 from selftrain.selection.demonstrations import MIXED, demonstrations, num_to_mix, words_of
-from selftrain.selection.survivors import to_survivors
+from selftrain.selection.sifting import Sifting, Source
+from selftrain.selection.survivors import to_survivor
 from selftrain.store import RunDirectory, write_jsonl
 from selftrain.summaries import funnel_words
 
 FROM_SEED_DATA = "select/from_seed_data"
+SURVIVORS_FILE = "survivors.parquet"
 OWN_FILE = "own.parquet"
+CONTAMINATION_FILE = "contamination.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,15 @@ class Turn:
     def seed(self) -> int:
         """Of everything that is drawn."""
         return seed_from(self.arm.config.seed, self.arm.name, self.round_number, "select")
+
+
+@dataclass(slots=True)
+class Examples:
+    """How many training examples there are, and how many of them are of earlier rounds, or of the seed data."""
+
+    all: int = 0
+    earlier: int = 0
+    mixed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +96,77 @@ class Choosing:
         return self.commits.once(Task(arm, round_number, "select", "select-improve-00", inputs), make)
 
     def _choose(self, turn: Turn, scored: tuple[Receipt, Receipt], earlier: Sequence[Receipt], display: Phase) -> Made:
-        """The survivors of the round's own candidates, and with them what the buffer and the seed data add."""
-        arm, round_number, knobs = turn.arm, turn.round_number, turn.knobs
-        groups = self.groups(arm, round_number, scored[0], self.run.tables(scored[1]))
-        filters = self.rooms.of_arm(arm).filters if knobs.filters else ()
-        chosen = selection.select(groups, knobs, seed=turn.seed, filters=filters)
-        _require_enough(turn, chosen)
-        texts = {group.prompt.id: words_of(group.prompt) for group in groups}
-        new = to_survivors(
-            chosen.kept, round_number=round_number, prompt_texts=texts, train_on=arm.config.select.train_on
-        )
-        carried = self._carried(turn, new, earlier)
-        survivors = [*carried, *self._mixed_in(turn, len(carried))]
-        rejected = [{"candidate_id": one, "why": why} for one, why in sorted(chosen.reasons.items())]
-        files = self._publish_survivors(arm, round_number, survivors, rejected, turn.fingerprint)
-        files |= self._publish_own(turn, new, survivors)
-        asked = f"{arm.folder(round_number)}/survivors/improve-00/prompts.jsonl"  # for who reads what was rejected
-        rows = [{"prompt_id": name, "text": text} for name, text in sorted(texts.items())]
+        """The survivors of the round's own candidates, and with them what the buffer and the seed data add. Files are
+        written as the candidates are read, and published once all are."""
+        knobs, folder, sampled = turn.knobs, _folder(turn.arm, turn.round_number), scored[0].metrics
+        truth = truth_of(turn.arm.config.score)[0]
+        with (
+            Lines(self.run.path / folder / "rejected.jsonl") as rejected,
+            Lines(self.run.path / folder / CONTAMINATION_FILE) as overlaps,
+            tables.Writer(self.run.path / folder / SURVIVORS_FILE, Survivor, fingerprint=turn.fingerprint) as table,
+        ):
+            contaminated = Tally(overlaps.add)
+            rooms = self.rooms.of_arm(turn.arm)
+            sifting = Sifting(
+                self.groups(
+                    turn.arm, turn.round_number, scored[0], self.run.tables(scored[1]), without=_unread(knobs, truth)
+                ),
+                knobs,
+                seed=turn.seed,
+                reject=lambda name, why: rejected.add({"candidate_id": name, "why": why}),
+                loaded=rooms.filters if knobs.filters else (),
+                given=rooms.screening.steps(knobs, self.prompts, contaminated.add),
+            )
+            tally = SelectionTally(truth)
+            counts, files = self._write(turn, self._new(turn, sifting, tally), earlier, table)
+            metrics = selection.metrics_of(sifting.funnel, len(tally.of_prompts))
+            _require_enough(turn, metrics)
+            files |= {f"{folder}/{SURVIVORS_FILE}": table.publish(), f"{folder}/rejected.jsonl": rejected.publish()}
+            if knobs.decontaminate is not None:
+                files[f"{folder}/{CONTAMINATION_FILE}"] = overlaps.publish()
+                metrics |= contaminated.metrics()
+        asked = f"{folder}/prompts.jsonl"  # for who reads what was rejected
+        rows = [{"prompt_id": name, "text": words_of(one)} for name, one in sorted(sifting.prompts.items())]
         files[asked] = write_jsonl(self.run.path / asked, rows)
-        sampled = scored[0].metrics
-        metrics = chosen.metrics | round_metrics.of_selection(
-            [(one.candidate, one.score) for one in chosen.kept],
-            sampled_candidates=int(sampled["sample/candidates"]),
-            sampled_tokens=int(sampled["sample/tokens"]),
+        metrics |= tally.metrics(
+            sampled_candidates=int(sampled["sample/candidates"]), sampled_tokens=int(sampled["sample/tokens"])
         )
-        kept = (one.candidate.prompt_id for one in chosen.kept)
-        metrics |= task_metrics.of_selection(kept, (group.prompt for group in groups))
-        metrics |= self._of_examples(turn, survivors)
+        metrics |= task_metrics.of_selection(tally.of_prompts.elements(), sifting.prompts.values())
+        metrics |= self._of_examples(turn, counts)
         display.done(funnel_words(metrics))
-        return Made(files, len(survivors), metrics)
+        return Made(files, counts.all, metrics)
+
+    def _new(self, turn: Turn, sifting: Sifting, tally: SelectionTally) -> Iterator[Survivor]:
+        """The round's own survivors, each counted."""
+        for kept in sifting.kept():
+            tally.add(kept.candidate, kept.score)
+            yield to_survivor(
+                kept,
+                round_number=turn.round_number,
+                prompt_text=words_of(sifting.prompts[kept.candidate.prompt_id]),
+                train_on=turn.arm.config.select.train_on,
+            )
+
+    def _write(
+        self, turn: Turn, new: Iterator[Survivor], earlier: Sequence[Receipt], table: tables.Writer[Survivor]
+    ) -> tuple[Examples, dict[str, str]]:
+        """Fill the table of training examples; how many they are, and the file of those that are left out of it, if
+        there are any. Only where a buffer reaches over rounds, or a control must come to main's number, are all
+        survivors in memory at once."""
+        counts, files = Examples(), dict[str, str]()
+        carried: Iterable[Survivor] = new
+        if turn.knobs.buffer != "replace" or (turn.main is not None and turn.knobs.rule == "random"):
+            own = list(new)
+            carried = self._carried(turn, own, earlier)
+            files = self._publish_own(turn, own, carried)
+        for survivor in carried:
+            table.add(survivor)
+            counts.earlier += survivor.round < turn.round_number
+        for shown in self._mixed_in(turn, table.rows):
+            table.add(shown)
+            counts.mixed += 1
+        counts.all = table.rows
+        return counts, files
 
     # What a round trains on beside its own survivors
 
@@ -148,21 +205,20 @@ class Choosing:
         """The round's own survivors, where it does not train on all of them: a later round's buffer may take them."""
         if {one.candidate_id for one in new} <= {one.candidate_id for one in survivors}:
             return {}
-        name = f"{turn.arm.folder(turn.round_number)}/survivors/improve-00/{OWN_FILE}"
+        name = f"{_folder(turn.arm, turn.round_number)}/{OWN_FILE}"
         return {name: tables.write(self.run.path / name, new, Survivor, fingerprint=turn.fingerprint)}
 
-    def _of_examples(self, turn: Turn, survivors: Sequence[Survivor]) -> dict[str, float]:
+    def _of_examples(self, turn: Turn, counts: Examples) -> dict[str, float]:
         """Where the training examples come from, and how many a control that draws lacks to main's number."""
-        mixed = sum(one.why == MIXED for one in survivors)
-        metrics = {"select/from_references": 0.0, "select/training_examples": float(len(survivors))}
+        metrics = {"select/from_references": 0.0, "select/training_examples": float(counts.all)}
         if turn.knobs.buffer != "replace":
-            metrics["select/from_earlier_rounds"] = float(sum(one.round < turn.round_number for one in survivors))
+            metrics["select/from_earlier_rounds"] = float(counts.earlier)
         if one(turn.knobs.mix_seed_data):
-            metrics[FROM_SEED_DATA] = float(mixed)
-        if turn.main is not None and turn.knobs.rule == "random" and len(survivors) < turn.main.rows:
-            metrics["select/short_of_main"] = float(turn.main.rows - len(survivors))
+            metrics[FROM_SEED_DATA] = float(counts.mixed)
+        if turn.main is not None and turn.knobs.rule == "random" and counts.all < turn.main.rows:
+            metrics["select/short_of_main"] = float(turn.main.rows - counts.all)
             self.commits.terminal.warn(
-                f"{turn.arm.name} · round {turn.round_number}: only {len(survivors)} training examples, where main has "
+                f"{turn.arm.name} · round {turn.round_number}: only {counts.all} training examples, where main has "
                 f"{turn.main.rows}, for want of candidates to draw from: this control trains on less, in as many steps"
             )
         return metrics
@@ -173,9 +229,13 @@ class Choosing:
             self.prompts.train, arm.config.prompts, seed=arm.config.seed, round_number=round_number
         )
 
-    def groups(self, arm: Arm, round_number: int, candidates: Receipt, scores: Sequence[Path]) -> list[Group]:
-        """The round's candidates with their scores, by prompt."""
-        return read_groups(self.run.tables(candidates), scores, by_id(self.prompts_of(arm, round_number)))
+    def groups(
+        self, arm: Arm, round_number: int, candidates: Receipt, scores: Sequence[Path], *, without: Collection[str]
+    ) -> Source:
+        """Reads the round's candidates with their scores, by prompt, a block at a time; `without` columns that nobody
+        will look at."""
+        drawn, known = self.run.tables(candidates), by_id(self.prompts_of(arm, round_number))
+        return lambda: stream_groups(drawn, scores, known, without=without)
 
     def _asked(self, arm: Arm, round_number: int) -> Sequence[Prompt]:
         """The prompts that main's examples of the round come from: of all rounds that its buffer reaches."""
@@ -192,7 +252,11 @@ class Choosing:
         count = main.rows
         shown = self._asked(arm, round_number) if arm.control == "gold" else self._seed_data()
         survivors = self._shown(arm, round_number, shown, count, str(arm.control))
-        files = self._publish_survivors(arm, round_number, survivors, [], fingerprint)
+        table, rejected = (f"{_folder(arm, round_number)}/{name}" for name in (SURVIVORS_FILE, "rejected.jsonl"))
+        files = {
+            table: tables.write(self.run.path / table, survivors, Survivor, fingerprint=fingerprint),
+            rejected: write_jsonl(self.run.path / rejected, []),
+        }
         source = "references" if arm.control == "gold" else "seed_data"
         metrics = {"select/kept": float(count), f"select/from_{source}": float(count)}
         metrics |= task_metrics.of_selection((one.prompt_id for one in survivors), shown)
@@ -211,26 +275,22 @@ class Choosing:
             why=why,
         )
 
-    def _publish_survivors(
-        self,
-        arm: Arm,
-        round_number: int,
-        survivors: Sequence[Survivor],
-        rejected: Sequence[dict[str, str]],
-        fingerprint: str,
-    ) -> dict[str, str]:
-        folder = f"{arm.folder(round_number)}/survivors/improve-00"
-        table, reasons = f"{folder}/survivors.parquet", f"{folder}/rejected.jsonl"
-        return {
-            table: tables.write(self.run.path / table, survivors, Survivor, fingerprint=fingerprint),
-            reasons: write_jsonl(self.run.path / reasons, rejected),
-        }
+
+def _folder(arm: Arm, round_number: int) -> str:
+    return f"{arm.folder(round_number)}/survivors/improve-00"
 
 
-def _require_enough(turn: Turn, chosen: selection.Selection) -> None:
-    if len(chosen.kept) < turn.knobs.min_survivors:
+def _unread(knobs: SelectConfig, truth: str | None) -> tuple[str, ...]:
+    """Columns of candidates and scores that this selection does not look at; filters are offered nearly all."""
+    parts = () if knobs.filters or truth is not None else ("parts",)
+    logprobs = () if knobs.filters or shaping.shapes(knobs) else ("logprobs",)
+    return "metadata", "explanation", "extras", *parts, *logprobs
+
+
+def _require_enough(turn: Turn, metrics: Mapping[str, float]) -> None:
+    if metrics["select/kept"] < turn.knobs.min_survivors:
         raise PhaseError(
-            f"round {turn.round_number} of {turn.arm.name}: {len(chosen.kept)} survivors, and select.min_survivors is "
-            f"{turn.knobs.min_survivors}; the funnel: {funnel_words(chosen.metrics)}. Sample more candidates, "
-            "lower the threshold, or lower min_survivors"
+            f"round {turn.round_number} of {turn.arm.name}: {metrics['select/kept']:.0f} survivors, and "
+            f"select.min_survivors is {turn.knobs.min_survivors}; the funnel: {funnel_words(metrics)}. Sample more "
+            "candidates, lower the threshold, or lower min_survivors"
         )

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from selftrain import __version__, trying
-from selftrain.arguments import Layers, Overrides, Recipe, RunsDir, Unsafe
+from selftrain.arguments import AcceptSandboxChange, Layers, Overrides, Recipe, RunsDir, Unsafe
 from selftrain.errors import ConfigError, SelftrainError
 
 app = typer.Typer(
@@ -55,9 +55,7 @@ def run(
         typer.Option(help="One run per seed, then all of them in one table: 0,1,2", metavar="S,S,..."),
     ] = None,
     unsafe_no_sandbox: Unsafe = False,
-    accept_sandbox_change: Annotated[
-        bool, typer.Option("--accept-sandbox-change", help="Go on with another sandbox than the run began with.")
-    ] = False,
+    accept_sandbox_change: AcceptSandboxChange = False,
 ) -> None:
     """Start a run, or go on with it: the same command does both."""
     from selftrain.launch import run_recipe
@@ -79,6 +77,37 @@ def _seeds(text: str) -> list[int]:
     if not all(one.isdecimal() for one in words) or len(set(words)) < len(words):
         raise ConfigError(f"--seeds {text!r} is no list of distinct whole numbers; write it as 0,1,2")
     return [int(one) for one in words]
+
+
+@app.command()
+def curate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    layers: Layers = None,
+    runs_dir: RunsDir = Path("runs"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The data set's folder.  [default: export, in the run directory]", metavar="FOLDER"),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Also upload it to the Hugging Face hub.", metavar="OWNER/NAME")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="The hub's data set is seen by its owner alone.")] = False,
+    unsafe_no_sandbox: Unsafe = False,
+    accept_sandbox_change: AcceptSandboxChange = False,
+) -> None:
+    """Make a data set: sample, score and select once, train nothing, and export it. The same command goes on."""
+    from selftrain.curating import Destination, curate_recipe
+    from selftrain.sandboxing import Typed
+
+    curate_recipe(
+        recipe,
+        layers=layers or [],
+        overrides=overrides or [],
+        runs_dir=runs_dir,
+        destination=Destination(out, push_to_hub, private),
+        typed=Typed(unsafe_no_sandbox, accept_sandbox_change),
+    )
 
 
 @app.command()

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selftrain.alterations import refusal
 from selftrain.arms import Arm
 from selftrain.compose import differences, versions
-from selftrain.fingerprints import Fingerprints, refusal
+from selftrain.fingerprints import Fingerprints
 from selftrain.history import History
 from selftrain.records import Policy, Receipt, digest
 from selftrain.reporting.terminal import Phase, Terminal
@@ -179,7 +180,12 @@ class Commits:
 
 
 def _costs(phase: str, seconds: float) -> dict[str, float]:
-    prefixes = {"evaluate-sampled": "evaluate/sampled", "evaluate-retention": "evaluate/retention", "round": "overhead"}
+    prefixes = {
+        "evaluate-sampled": "evaluate/sampled",
+        "evaluate-verifier": "evaluate/sampled/verifier",
+        "evaluate-retention": "evaluate/retention",
+        "round": "overhead",
+    }
     prefix = prefixes.get(phase, phase)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
     return {f"{prefix}/phase_seconds": seconds, f"{prefix}/peak_memory_bytes": peak}

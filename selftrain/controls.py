@@ -5,10 +5,12 @@ random_selection_shared  main's candidates and main's start in one round: a diag
 no_filter                its own candidates, every finished one
 seed_only, gold          demonstrations: prompts.seed_data, or the references of the round's prompts
 
-What a control leaves out is what is put to the test: the rule, and `select.filters`, which may look at values and
-answers or work out themselves what is right. What cannot know that applies to main and to a control that draws alike:
-the reason why a candidate ended, its length, equal texts, and the cap per prompt. A filter on its own is tested by an
-arm: `unfiltered: {select.filters: []}`.
+What a control leaves out is what is put to the test: the rule, `select.quality`, and `select.filters`, which may look
+at values and answers or work out themselves what is right. What cannot know that applies to main and to a control that
+draws alike: the reason why a candidate ended, its length, equal and nearly equal texts (of which the first stays), and
+the cap per prompt. `no_filter` has none of these but the first two. Candidates that overlap with an evaluation set
+leave in every arm: what is measured must be no easier for one of them. A filter on its own is tested by an arm:
+`unfiltered: {select.filters: []}`.
 
 Buffers reach over rounds in a control as they do in main, over its own survivors. None of them looks at values there:
 `best_per_prompt` draws instead in an arm that draws, and is `append` for `no_filter`, which keeps all. A buffer that
@@ -42,14 +44,23 @@ def select_knobs(arm: Arm, knobs: SelectConfig, main: Receipt | None) -> SelectC
     if arm.control == "no_filter":
         return unfiltered(knobs)
     count = int(main.metrics["select/kept"])
-    return knobs.model_copy(update={"rule": "random", "count": count, "filters": (), "min_survivors": 0})
+    drawn = {"rule": "random", "count": count, "quality": None, "filters": (), "min_survivors": 0}
+    return knobs.model_copy(update=drawn)
 
 
 def unfiltered(knobs: SelectConfig) -> SelectConfig:
     """How `no_filter` selects where main selects by these knobs."""
     buffer = "append" if knobs.buffer == "best_per_prompt" else knobs.buffer
-    everything = {"rule": "all", "dedup": "none", "max_per_prompt": None, "buffer": buffer}
-    return knobs.model_copy(update={**everything, "filters": (), "min_survivors": 0})
+    everything = {
+        "rule": "all",
+        "dedup": "none",
+        "near_duplicates": None,
+        "max_per_prompt": None,
+        "buffer": buffer,
+        "kl_beta": 0.0,
+        "normalise": "none",
+    }
+    return knobs.model_copy(update={**everything, "quality": None, "filters": (), "min_survivors": 0})
 
 
 def train_knobs(arm: Arm, knobs: TrainConfig, main: Receipt | None) -> TrainConfig:

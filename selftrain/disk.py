@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-KINDS = ("candidates", "scores", "survivors", "adapters", "evaluation", "tracking", "logs", "other")
+KINDS = ("candidates", "scores", "survivors", "adapters", "evaluation", "exports", "tracking", "logs", "other")
 # The first folder of this name in a path says what the file is: an evaluation holds candidates and scores of its own.
 _OF_FOLDER = {
     "candidates": "candidates",
@@ -15,8 +15,8 @@ _OF_FOLDER = {
     "adapter": "adapters",
     "evaluation": "evaluation",
 }
-# At the top of a run. Beside `arms` and `logs` every folder there is a tracker's, named after it.
-_AT_TOP = {"metrics.jsonl": "tracking", "logs": "logs"}
+# At the top of a run. Beside `arms`, `logs` and `export` every folder there is a tracker's, named after it.
+_AT_TOP = {"metrics.jsonl": "tracking", "logs": "logs", "export": "exports"}
 
 
 def weight(path: Path) -> dict[str, int]:

@@ -6,23 +6,27 @@ so that a block left by another configuration is never taken for this one's.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from selftrain import tables
 from selftrain.config import ScoreConfig
 from selftrain.planning import Draw, blocks
-from selftrain.records import Block, Candidate, Group, Prompt, Score, digest
+from selftrain.records import Block, Candidate, Group, Policy, Prompt, Score, digest
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
-from selftrain.sampling import Sampler
+from selftrain.sampling import Generator, Holding
 from selftrain.scoring.combined import CombinedScorer
 from selftrain.streaming import Judging, Tally, grouped, require_scored, together
 from selftrain.world import World
 
 POLL_SECONDS = 0.25
+Likened = Callable[[Sequence[Candidate]], tuple[Candidate, ...]]
 
 
 class Drawing:
@@ -30,11 +34,13 @@ class Drawing:
 
     `busy_seconds` is the time this rank spent so far inside samplers, or waiting for scores with nothing to sample;
     `drawn_tokens` is what all ranks sampled. `tier` is that of the sandbox, where there is one: scores of another one
-    are taken only once they are committed.
+    are taken only once they are committed. `rooms` are those whose models take turns where the config asks for it.
     """
 
-    def __init__(self, run_path: Path, world: World, *, seed: int, tier: str | None = None) -> None:
-        self._run_path = run_path
+    def __init__(
+        self, run_path: Path, world: World, *, seed: int, tier: str | None = None, rooms: Rooms | None = None
+    ) -> None:
+        self._run_path, self._rooms = run_path, rooms
         self._world = world
         self._seed = seed
         self._tier = tier
@@ -62,24 +68,30 @@ class Drawing:
         if owed:
             if judging is not None:
                 self._begin_left(names, owed, judging)
-            sampler = rooms.sampler  # loads the model, which a draw that is done does not need
-            planned = blocks(plan, seed=self._seed, render=sampler.render, context=sampler.context_length)
-            display.advance((plan.num_blocks - len(owed)) * plan.block_size * plan.num_candidates)
+            # Loads the model, which a draw that is done does not need.
+            sampler = rooms.generator if plan.by_generator else rooms.sampler
+            held = sampler.num_held if isinstance(sampler, Holding) else None
+            planned = blocks(plan, seed=self._seed, render=sampler.render, context=sampler.context_length, held=held)
+            likened = partial(with_base_logprob, rooms, plan.policy) if plan.with_base_logprob else None
+            display.advance(sum(planned.num_candidates(index) for index in range(len(names)) if index not in owed))
             with nullcontext() if judging is None else judging.settled():
                 for index in self._claimed(owed, f"draw {folder} {fingerprint}"):
-                    tokens = self._draw_block(sampler, planned[index], names[index], fingerprint)
+                    tokens = self._draw_block(sampler, planned[index], names[index], fingerprint, likened)
                     tokens_here += tokens
-                    display.advance(len(planned[index].prompts) * plan.num_candidates, tokens=tokens)
+                    display.advance(planned.num_candidates(index), tokens=tokens)
                     if judging is not None:
                         judging.begin(self._run_path / names[index])
                         judging.raise_if_failed()
         self.drawn_tokens += sum(self._world.gather(tokens_here, f"all blocks of {folder}"))
         return names
 
-    def _draw_block(self, sampler: Sampler, block: Block, name: str, fingerprint: str) -> int:
+    def _draw_block(
+        self, sampler: Generator, block: Block, name: str, fingerprint: str, likened: Likened | None
+    ) -> int:
         """Sample and publish a block; how many tokens that took."""
         started = time.monotonic()
         candidates = sampler.sample(block)
+        candidates = candidates if likened is None else likened(candidates)
         self.busy_seconds += time.monotonic() - started
         tables.write(self._run_path / name, candidates, Candidate, fingerprint=fingerprint)
         return sum(len(one.completion_token_ids) for one in candidates)
@@ -118,7 +130,9 @@ class Drawing:
                 if name not in in_hand and index not in owed:
                     kept.count(tables.read(self._run_path / name, Score))
         display.advance(kept.scores)
-        self._judge_blocks(owed, drawn, judging, display)
+        rooms = self._rooms if config.one_model_at_a_time and owed else None
+        with nullcontext() if rooms is None else rooms.taking_turns(judging.scorer):
+            self._judge_blocks(owed, drawn, judging, display)
         self.busy_seconds += time.monotonic() - started
         tally = together(self._world.gather(together([kept, judging.tally]), f"all scores of {folder}"))
         require_scored(tally, config)
@@ -173,8 +187,33 @@ class Drawing:
         return path.exists() and tables.fingerprint_of(path) == fingerprint
 
 
+def with_base_logprob(rooms: Rooms, policy: Policy, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The policy's candidates with `base_logprob`. A block at a time, whose batches are the same after a kill; that
+    policy's own ones need no model."""
+    if policy.digest == rooms.base_policy.digest:
+        return tuple(replace(one, base_logprob=math.fsum(one.logprobs)) for one in candidates)
+    from selftrain.models.likelihood import token_logprobs
+
+    read = token_logprobs(
+        rooms.bench,
+        rooms.base_policy,
+        [one.prompt_token_ids + one.completion_token_ids for one in candidates],
+        scored_from=[len(one.prompt_token_ids) for one in candidates],
+    )
+    return tuple(replace(one, base_logprob=math.fsum(row)) for one, row in zip(candidates, read, strict=True))
+
+
+def stream_groups(
+    drawn: Iterable[Path], judged: Iterable[Path], prompts: Mapping[str, Prompt], *, without: Collection[str] = ()
+) -> Iterator[Group]:
+    """The candidates of some tables with their scores, by prompt, a block in memory at a time. A block's scores are in
+    the file of the same name. `without`: columns of either that nobody will look at, as `tables.read` has it."""
+    scores_of = {path.name: path for path in judged}
+    for path in drawn:
+        scores = {one.candidate_id: one for one in tables.read(scores_of[path.name], Score, without=without)}
+        yield from grouped(tables.read(path, Candidate, without=without), prompts, scores)
+
+
 def read_groups(drawn: Iterable[Path], judged: Iterable[Path], prompts: Mapping[str, Prompt]) -> list[Group]:
-    """The candidates of some tables with their scores, by prompt."""
-    candidates = (one for path in drawn for one in tables.read(path, Candidate))
-    scores = {one.candidate_id: one for path in judged for one in tables.read(path, Score)}
-    return grouped(candidates, prompts, scores)
+    """All of them."""
+    return list(stream_groups(drawn, judged, prompts))

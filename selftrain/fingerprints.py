@@ -7,39 +7,35 @@ and the choice of what a fork may keep.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selftrain import plugins
+from selftrain import generators, plugins
+from selftrain.alterations import refusal
 from selftrain.compose import differences
-from selftrain.config import Config, ScorerConfig, at_round, config_of_arm, fingerprinted
-from selftrain.errors import ConfigError
+from selftrain.config import Config, ScoreConfig, ScorerConfig, SourceConfig, at_round, config_of_arm, fingerprinted
+from selftrain.contents import model_content
 from selftrain.intact import require_intact
-from selftrain.records import Receipt
-from selftrain.store import RunDirectory, publish_bytes, read_json
+from selftrain.records import Receipt, digest
+from selftrain.store import RunDirectory, publish_bytes
 
 GREEDY_KNOBS = ("block_size", "max_new_tokens", "resamples", "confidence")
 SAMPLED_KNOBS = (*GREEDY_KNOBS, "num_samples", "ks", "temperature", "top_p", "drift_candidates")
+OF_VERIFIER = ("verifier", "evaluate-verifier")
 OF_MODEL = ("model", "runs_on", "adapter")
 # The arms that train on demonstrations, and the digest that stands for those.
 DEMONSTRATED = {"seed_only": "seed_data", "gold": "completions"}
 
 
-# A difference in what is only known by its content: both sides are digests, or one is not there.
-OF_CONTENT = re.compile(r"(.+): ('[0-9a-f]{64}'|'\(absent\)'|None) -> ('[0-9a-f]{64}'|'\(absent\)'|None)")
-# What such keys are, in words, by how they end.
-CONTENTS = (
-    (re.compile(r"(?:^|.*\.)(?:scorer_)?sources\.(.+)"), r"the source of \1"),
-    (re.compile(r"filters\.(.+)"), r"the source of \1"),
-    (re.compile(r"(?:engine_source|engine\.source)"), "the source of the engine's function (sample.params)"),
-    (re.compile(r"demonstrations\.(?:seed_data)"), "the rows of prompts.seed_data"),
-    (re.compile(r"demonstrations\.(?:completions)"), "the completions of prompts.train"),
-    (re.compile(r"(?:.*\.)?prompts\.(\w+)"), r"the rows of prompts.\1"),
-    (re.compile(r"model"), "the model's files"),
-    (re.compile(r"adapter"), "the files of model.adapter"),
-)
+# What stands for the texts of the run's own held-out prompts, among the digests of sets.
+HELD_OUT = "evaluation_texts"
+
+
+def against(source: SourceConfig) -> str:
+    """What stands there for those of another evaluation set."""
+    return f"evaluation_texts/{digest(source.model_dump(mode='json'))}"
 
 
 class Fingerprints:
@@ -63,6 +59,7 @@ class Fingerprints:
         self._own = {
             arm.name: Parts(config_of_arm(config, arm), folder, prompts) for arm in config.arms if arm.overrides
         }
+        self._has_verifier = config.verifier is not None
         self._arms = {"main", *(arm.name for arm in config.arms)}
 
     def part(self, phase: str, round_number: int, arm: str = "main") -> dict[str, Any]:
@@ -83,8 +80,8 @@ class Fingerprints:
 
     def changes(self, receipt: Receipt) -> list[str]:
         """One line per knob that differs from what the committed phase was made with."""
-        if receipt.arm not in self._arms:
-            return []  # an arm that was taken out of the recipe is not gone on with, so nothing of it can be altered
+        if receipt.arm not in self._arms or (receipt.phase in OF_VERIFIER and not self._has_verifier):
+            return []  # what was taken out of the recipe is not gone on with, so nothing of it can be altered
         found = differences(receipt.ingredients["config"], self.part(receipt.phase, receipt.round, receipt.arm))
         before = {name: value for name, value in receipt.ingredients["inputs"].items() if name in OF_MODEL}
         if before and not found:  # looked at last: the model must be found, and its files hashed
@@ -126,8 +123,10 @@ class Parts:
 
     def __init__(self, config: Config, folder: Path, prompts: dict[str, str]) -> None:
         self._config = config
+        self._folder = folder
         self._prompts = prompts
         self._plugins = _sources(config.score.scorers, folder)
+        self._held_out_plugins = _sources(config.judging_held_out.scorers, folder)
         self._retention_plugins = _sources(config.evaluate.retention_scorers, folder)
         self._filters = {name: plugins.source_digest(name, folder) for name in config.select.filters}
         function = config.sample.params.get("function")
@@ -143,6 +142,8 @@ class Parts:
             "evaluate": self._evaluate,
             "evaluate-sampled": self._evaluate_sampled,
             "evaluate-retention": self._retention,
+            "verifier": self._verifier,
+            "evaluate-verifier": self._evaluate_verifier,
             "round": self._nothing,
         }
         return parts[phase](max(round_number, 1))
@@ -171,12 +172,13 @@ class Parts:
         per_round = [at_round(self._config.prompts, one)["per_round"] for one in range(1, round_number + 1)]
         guard = self._config.stop.max_regression
         return {
-            **({"max_regression": guard} if guard is not None and round_number > 1 else {}),
+            **({"max_regression": guard, **self._deciding()} if guard is not None and round_number > 1 else {}),
             "seed": self._config.seed,
             "drift_candidates": self._config.evaluate.drift_candidates,
             "model": self._model(),
             "engine_source": self._engine_source,
-            "sample": fingerprinted(self._config.sample, round_number),
+            "sample": self._drawn(round_number),
+            **({"base_logprob": True} if at_round(self._config.select, round_number)["kl_beta"] > 0 else {}),
             "prompts": {
                 "train": self._prompts["train"],
                 "format": self._config.prompts.format,
@@ -184,6 +186,15 @@ class Parts:
                 **self._mix(per_round),
             },
         }
+
+    def _drawn(self, round_number: int) -> dict[str, Any]:
+        knobs = fingerprinted(self._config.sample, round_number)
+        del knobs["policy"]
+        return knobs if self._generator is None else {**knobs, "policy": self._generator}
+
+    @cached_property
+    def _generator(self) -> dict[str, Any] | None:
+        return generators.part(self._config, self._folder)
 
     def _mix(self, per_round: Sequence[Any]) -> dict[str, Any]:
         """What shares a round's prompts out among tasks: their weights, as pairs, for ties go by their order."""
@@ -193,27 +204,42 @@ class Parts:
         return {"weights": [[task, source.weight] for task, source in mix.items()]}
 
     def _score(self, round_number: int) -> dict[str, Any]:
-        return {**self._scoring(), "prompts": {"train": self._prompts["train"]}}
+        return {**_scoring(self._config.score, self._plugins), "prompts": {"train": self._prompts["train"]}}
 
-    def _scoring(self, also: Iterable[ScorerConfig] = ()) -> dict[str, Any]:
-        score = fingerprinted(self._config.score)
-        if all(one.name != "code" for one in (*self._config.score.scorers, *also)):
-            del score["sandbox"]
-        return {"score": score, "sources": self._plugins}
+    def _scoring_held_out(self, also: Iterable[ScorerConfig] = ()) -> dict[str, Any]:
+        """As if these were the recipe's scorers: what judges alike has one fingerprint."""
+        return _scoring(self._config.judging_held_out, self._held_out_plugins, also)
 
     def _select(self, round_number: int) -> dict[str, Any]:
         select = fingerprinted(self._config.select, round_number)
         part = {"seed": self._config.seed, "select": select}
         part |= {"filters": self._filters} if self._filters else {}
+        part |= self._compared_with()
         # What an arm without knobs of its own demonstrates takes the place of this.
         return part | ({"demonstrations": self.demonstrations("seed_data")} if select["mix_seed_data"] else {})
 
+    def _compared_with(self) -> dict[str, Any]:
+        """The content of what texts are compared with, and by."""
+        part: dict[str, Any] = {}
+        if (knobs := self._config.select.decontaminate) is not None:
+            part["evaluation_texts"] = {
+                "held_out": self._prompts[HELD_OUT],
+                **{f"against.{number}": self._prompts[against(one)] for number, one in enumerate(knobs.against)},
+            }
+        near = self._config.select.near_duplicates
+        if near is not None and near.model is not None:
+            part["embedding_model"] = model_content(near.model, self._folder, what="select.near_duplicates.model")
+        return part
+
     def _train(self, round_number: int) -> dict[str, Any]:
-        return {
-            "seed": self._config.seed,
-            "model": self._model(),
-            "train": fingerprinted(self._config.train, round_number),
-        }
+        train = fingerprinted(self._config.train, round_number)
+        part = {"seed": self._config.seed, "model": self._model(), "train": train}
+        return part | (self._deciding() if train["init_from"] == "best" and round_number > 1 else {})
+
+    def _deciding(self) -> dict[str, Any]:
+        """What validation decides by, where that is not pass@1."""
+        by = self._config.evaluate.decide_by
+        return {} if by == "correct" else {"decide_by": by}
 
     def _evaluate(self, round_number: int) -> dict[str, Any]:
         evaluate = self._config.evaluate.model_dump(mode="json")
@@ -225,7 +251,7 @@ class Parts:
             "max_new_tokens": self._config.evaluate.max_new_tokens
             or at_round(self._config.sample, 1)["max_new_tokens"],
             "prompts": {name: self._prompts[name] for name in ("validate", "test") if name in self._prompts},
-            "scoring": self._scoring(),
+            "scoring": self._scoring_held_out(),
         }
 
     def trained(self, round_number: int) -> dict[str, Any]:
@@ -243,19 +269,35 @@ class Parts:
         evaluate = self._config.evaluate.model_dump(mode="json")
         return {**self._evaluate(round_number), "evaluate": {name: evaluate[name] for name in SAMPLED_KNOBS}}
 
+    def _verifier(self, round_number: int) -> dict[str, Any]:
+        knobs = self._config.verifier
+        return {"seed": self._config.seed, "model": self._model(), "verifier": knobs and knobs.of_training()}
+
+    def _evaluate_verifier(self, round_number: int) -> dict[str, Any]:
+        knobs, evaluate = self._config.verifier, self._config.evaluate.model_dump(mode="json")
+        asked = {name: evaluate[name] for name in ("ks", "resamples", "confidence")}
+        return {"seed": self._config.seed, "model": self._model(), "verifier": knobs and knobs.of_score(), **asked}
+
     def _retention(self, round_number: int) -> dict[str, Any]:
-        evaluate = self._config.evaluate.model_dump(mode="json")
         return {
             **self._evaluate(round_number),
-            "scoring": self._scoring(self._config.evaluate.retention_scorers),
-            "scorers": evaluate["retention_scorers"],
+            "scoring": self._scoring_held_out(self._config.evaluate.retention_scorers),
+            "scorers": fingerprinted(self._config.evaluate)["retention_scorers"],
             "scorer_sources": self._retention_plugins,
             "prompts": {"retention": self._prompts.get("retention")},
         }
 
 
+def _scoring(score: ScoreConfig, sources: Mapping[str, str], also: Iterable[ScorerConfig] = ()) -> dict[str, Any]:
+    part = fingerprinted(score)
+    if all(one.name != "code" for one in (*score.scorers, *also)):
+        del part["sandbox"]
+    return {"score": part, "sources": sources}
+
+
 def _sources(scorers: Iterable[ScorerConfig], folder: Path) -> dict[str, str]:
-    """What the scorers read beside their params: the source of functions, and the content of schemas in files."""
+    """What the scorers read beside their params: the source of functions, and the content of schemas in files and of
+    models."""
     scorers = tuple(scorers)
     names = [one.name for one in scorers if plugins.is_reference(one.name)]
     of_json = [one for one in scorers if one.name == "json_schema"]
@@ -264,7 +306,22 @@ def _sources(scorers: Iterable[ScorerConfig], folder: Path) -> dict[str, str]:
     return {
         **{name: plugins.source_digest(name, folder) for name in names},
         **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+        **{
+            f"model {name}": model_content(name, folder, revision=revision)
+            for one in scorers
+            if not plugins.is_reference(one.name)
+            for name, revision in _models_of(one.params)
+        },
     }
+
+
+def _models_of(params: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """The models that a built-in scorer's params name, with their revisions."""
+    for one in (params, *(params.get("models") or ())):
+        named = {"model": one} if isinstance(one, str) else one
+        for name in ("model", "adapter"):
+            if isinstance(named.get(name), str):
+                yield named[name], named.get("revision") if name == "model" else None
 
 
 def _policy_is_kept(receipt: Receipt, known: Collection[str], kept: Collection[str]) -> bool:
@@ -273,33 +330,6 @@ def _policy_is_kept(receipt: Receipt, known: Collection[str], kept: Collection[s
     number = receipt.round if is_after_training else receipt.round - 1
     keys = [f"arms/{arm}/rounds/{number:03d}/train-improve-00" for arm in (receipt.arm, "main")]
     return number < 1 or (keys[0] if keys[0] in known else keys[1]) in kept  # an arm may share main's training
-
-
-def refusal(key: str, changed: Sequence[str], where: Path, recipe: Path | None = None) -> ConfigError:
-    """The error for a change that would alter something already committed. `recipe` is the file at hand, if known."""
-    lines = "".join(f"\n  {line}" for line in dict.fromkeys(map(in_words, changed)))
-    recorded = read_json(where / "config.json").get("recipe")
-    made = f" (the run was made by {recorded})" if recorded else ""
-    if recorded and recipe is not None and str(recipe) != recorded:
-        made = f" (the run was made by another recipe, {recorded}, and this is {recipe})"
-    return ConfigError(
-        f"this change would alter {key}, which is already committed in {where}:{lines}\n"
-        f"either undo the change{made}, or start a run of its own with name=NEW, or keep the unaffected part of this "
-        "one in a new run with --fork NEW; to change a knob from some round on, give it a list with one value per round"
-    )
-
-
-def in_words(difference: str) -> str:
-    """A line of `differences`, with words in place of digests, which tell people nothing."""
-    found = OF_CONTENT.fullmatch(difference)
-    if found is None or not any(len(side) > 60 for side in found.groups()[1:]):
-        return difference
-    key, before, after = found.groups()
-    named = (pattern.sub(words, key) for pattern, words in CONTENTS if pattern.fullmatch(key))
-    what = next(named, key)
-    if len(before) < 60:
-        return f"{what}: not there when it was made, and there in this recipe"
-    return f"{what}: there when it was made, and not in this recipe" if len(after) < 60 else f"{what} changed"
 
 
 def fork(source: RunDirectory, target: RunDirectory, receipts: Sequence[Receipt]) -> None:

@@ -1,5 +1,5 @@
 """What can be seen of a recipe without running or importing anything of it: that its functions exist, and that values
-in the pass-through tables `train.lora` and `train.sft` are such as PEFT and transformers take.
+in the pass-through tables (`train.lora`, `train.sft`, and those of `verifier`) are such as PEFT and transformers take.
 
 A mistake found here costs a second; in the training of a first round it costs the sampling before it.
 """
@@ -49,13 +49,19 @@ def check(config: Config, folder: Path) -> None:
     for reference in dict.fromkeys(name for one in every for name in functions(one)):
         plugins.require_function(reference, folder)
     mistakes = dict.fromkeys(mistake for one in every for mistake in value_mistakes(one.train))
+    if config.verifier is not None:
+        tables = TrainConfig(lora=config.verifier.lora, sft=config.verifier.dpo)
+        mistakes |= dict.fromkeys(
+            mistake.replace("train.lora", "verifier.lora").replace("train.sft", "verifier.dpo")
+            for mistake in value_mistakes(tables)
+        )
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
 
 def functions(config: Config) -> Iterator[str]:
     """The functions of the user that a run will call, as the recipe names them."""
-    named = [one.name for one in (*config.score.scorers, *config.evaluate.retention_scorers)]
+    named = [one.name for one in (*config.score.scorers, *config.evaluate.scorers, *config.evaluate.retention_scorers)]
     named += config.select.filters
     named += [value for key, value in config.sample.params.items() if key == "function" and isinstance(value, str)]
     yield from (name for name in named if plugins.is_reference(name))

@@ -1,4 +1,5 @@
-"""Which adapters stay on disk: all, or of each arm the best and the last round's (`keep`).
+"""Which adapters stay on disk: all, or of each arm the best and the last round's (`keep`); of verifiers the best
+round's, and the last one that was trained.
 
 An adapter goes when the round after it is done and nothing that is known to come needs it. Whatever turns out to need
 it all the same (an arm that is added later, more measurements, a best round that changes because answers of a later one
@@ -62,7 +63,7 @@ class Keeping:
         adapters = {policy.adapter for policy in staying}
 
         def remove() -> int:
-            freed = 0
+            freed = self._prune_verifiers(arm)
             for number in sorted(arm.policies):
                 folder = arm.adapter(number)
                 receipt = arm.receipts.get(arm.key(number, "train-improve-00"))
@@ -76,6 +77,15 @@ class Keeping:
         freed = world.from_first(remove, f"removing adapters of {arm.name}")
         if freed:
             self._commits.terminal.info(f"{arm.name} · adapters of earlier rounds removed ({WHY}): {freed:,} bytes")
+
+    def _prune_verifiers(self, arm: Arm) -> int:
+        """Remove the arm's verifiers but the last one and the best round's; how many bytes that freed."""
+        run, last = self._commits.run, max(arm.policies)
+        receipts = {number: arm.receipts.get(arm.key(number, "verifier")) for number in range(1, last + 1)}
+        trained = {number: one for number, one in receipts.items() if one is not None and one.files}
+        staying = needed(arm, last) | {max(trained, default=0)}
+        folders = {f"{arm.verifier(number)}/adapter": one for number, one in trained.items() if number not in staying}
+        return sum(prune(run, one, folder, why=WHY) for folder, one in folders.items())
 
 
 def _unlink_best(link: Path, folder: Path) -> None:
@@ -94,7 +104,7 @@ def needed(arm: Arm, round_number: int) -> set[int]:
     numbers = {round_number}
     for known in ([one for one in reports if one.round <= round_number], reports):
         if _are_validated(known):
-            numbers.add(decisions.best_round(known))
+            numbers.add(decisions.best_round(known, by=(arm.main or arm).config.evaluate.decide_by))
     return {number for number in numbers if number <= round_number}
 
 

@@ -75,7 +75,7 @@ def built_upon(config: Config, arm: Arm, round_number: int) -> Policy:
     if config.stop.max_regression is None or not deciding:
         number = round_number - 1
     else:
-        number = decisions.current_round(deciding, config.stop.max_regression)
+        number = decisions.current_round(deciding, config.stop.max_regression, config.evaluate.decide_by)
     return arm.source.policies[number]
 
 
@@ -90,7 +90,7 @@ def start_of(config: Config, arm: Arm, round_number: int) -> Policy:
     if init_from == "previous":
         return built_upon(config, arm, round_number)
     deciding = [one for one in (arm.main or arm).reports_in_order() if one.round < round_number]
-    return arm.source.policies[decisions.best_round(deciding)]
+    return arm.source.policies[decisions.best_round(deciding, by=config.evaluate.decide_by)]
 
 
 def is_measured(arm: Arm, round_number: int) -> bool:
@@ -98,9 +98,8 @@ def is_measured(arm: Arm, round_number: int) -> bool:
     assert arm.main is not None
     assert arm.settings is not None
     named = names_round(arm.settings.evaluate_rounds, round_number, last=max(arm.main.policies))
-    return named or (
-        bool(arm.main.reports) and round_number == decisions.headline_round(arm.main.reports_in_order())[0]
-    )
+    reports, by = arm.main.reports_in_order(), arm.main.config.evaluate.decide_by
+    return named or (bool(reports) and round_number == decisions.headline_round(reports, by)[0])
 
 
 def measure(config: Config, arm: Arm, phases: Phases, round_number: int) -> None:
@@ -111,6 +110,8 @@ def measure(config: Config, arm: Arm, phases: Phases, round_number: int) -> None
     if arm.main is None:
         if names_round(config.evaluate.sampled_rounds, round_number, last=-1):
             evaluate_sampled(arm, phases, round_number)
+        for more in phases.ranking.after_round(arm, round_number, last=-1):
+            _add(arm, more)
         if _keeps_retention(config, phases, round_number):
             measure_retention(arm, phases, round_number)
 
@@ -120,9 +121,12 @@ def measure_last(config: Config, arm: Arm, phases: Phases) -> None:
     last = max(arm.policies)
     if arm.main is None and names_round(config.evaluate.sampled_rounds, last, last=last):
         evaluate_sampled(arm, phases, last)
+    for more in phases.ranking.after_round(arm, last, last=last):
+        _add(arm, more)
     wanted = phases.prompts.retention is not None and names_round(config.evaluate.retention_rounds, last, last=last)
     if arm.main is None and wanted:
-        headline = {decisions.headline_round(arm.reports_in_order())[0]} if arm.reports else set()
+        by = config.evaluate.decide_by
+        headline = {decisions.headline_round(arm.reports_in_order(), by)[0]} if arm.reports else set()
         for number in sorted({*headline, last}):
             measure_retention(arm, phases, number)
 
@@ -169,6 +173,7 @@ def should_stop(config: Config, arm: Arm, phases: Phases, round_number: int) -> 
             config.stop,
             seconds=phases.commits.seconds_spent(round_number),
             sampled_tokens=int(phases.commits.tokens_sampled(round_number)),
+            by=config.evaluate.decide_by,
         )
 
     why = phases.world.from_first(reason, f"whether to stop after round {round_number}")
@@ -186,6 +191,6 @@ def best_policy(arm: Arm) -> Policy:
     """
     main = arm.main or arm
     if any("validate" in report.outcomes for report in main.reports.values()):
-        number = decisions.best_round(main.reports_in_order())
+        number = decisions.best_round(main.reports_in_order(), by=main.config.evaluate.decide_by)
         return arm.policies.get(number, arm.latest())
     return arm.latest()

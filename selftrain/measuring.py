@@ -5,11 +5,12 @@ Every arm is measured with main's knobs and scorers, so that arms differ in what
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrain import prompts as prompt_room
 from selftrain import tables
@@ -17,6 +18,7 @@ from selftrain.arms import Arm
 from selftrain.commits import Commits, Made, Task
 from selftrain.config import Config
 from selftrain.drawing import Drawing, read_groups
+from selftrain.evaluation import collapse, figures
 from selftrain.evaluation import metrics as measured
 from selftrain.evaluation import rounds as round_metrics
 from selftrain.evaluation import tasks as task_metrics
@@ -50,7 +52,7 @@ class Measuring:
         if arm.main is None and round_number and self.config.evaluate.trained_prompts:
             sets["trained"] = self._trained(round_number)
         task = self._task(arm, round_number, "evaluate", policy, sets, 1)
-        return self._answer(task, policy, greedy(self.config), sets, self.rooms.scorer)
+        return self._answer(task, policy, greedy(self.config), sets, self.rooms.evaluation_scorer)
 
     def evaluate_sampled(self, arm: Arm, round_number: int, policy: Policy) -> Report:
         """Sampled answers for pass@k, on the test prompts (or the validation prompts, where there is no test)."""
@@ -58,7 +60,7 @@ class Measuring:
         name = "test" if "test" in held_out else "validate"
         sets = {name: held_out[name]} if held_out else {}
         task = self._task(arm, round_number, "evaluate-sampled", policy, sets, self.config.evaluate.num_samples)
-        return self._answer(task, policy, for_pass_at_k(self.config), sets, self.rooms.scorer)
+        return self._answer(task, policy, for_pass_at_k(self.config), sets, self.rooms.evaluation_scorer)
 
     def retention(self, arm: Arm, round_number: int, policy: Policy) -> Report:
         """What the policy kept of what it could: perplexity of the retention texts, or accuracy on their prompts."""
@@ -76,12 +78,13 @@ class Measuring:
         receipt = self.commits.once(task, lambda fingerprint, display: self._read_texts(task, policy, display))
         return Report(arm.name, round_number, receipt.metrics, {})
 
-    def drift(self, policy: Policy, candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
-        """KL to the policy of round 0 over some of the policy's own candidates; nothing where no model is loaded."""
+    def drift(self, policy: Policy, candidates: Iterable[Candidate], prefix: str) -> dict[str, float]:
+        """KL to the policy of round 0 over some of the policy's own candidates; nothing where no model is loaded. All
+        candidates are run through, and no more held than are looked at."""
         limit = self.config.evaluate.drift_candidates
+        chosen = heapq.nsmallest(max(1, limit), candidates, key=lambda one: one.id)
         if not self.rooms.needs_model() or not limit or self.config.sample.engine == "scripted":
             return {}
-        chosen = sorted(candidates, key=lambda one: one.id)[:limit]
         own = [one.logprobs for one in chosen]
         if policy.digest == self.rooms.base_policy.digest:
             return round_metrics.of_drift(own, own, prefix)
@@ -138,7 +141,7 @@ class Measuring:
                 )
                 known, to = by_id(prompts.prompts), f"{folder}/{name}"
                 judging = self.drawing.judging(scorer, known, f"{to}/scores", fingerprint)
-                meanwhile = judging if self.config.score.overlap else None
+                meanwhile = judging if self.config.score.overlaps else None
                 drawn = self.drawing.draw(draw, self.rooms, f"{to}/candidates", answers, display, meanwhile)
                 ahead[name] = drawn, judging
             for name, (drawn, judging) in ahead.items():
@@ -154,7 +157,9 @@ class Measuring:
                 files |= self.commits.run.hashes([*drawn, *written])
                 metrics |= self._figures(kind, name, groups)
                 metrics |= task_metrics.of_sets(name, groups, partial(self._figures, kind))
-                metrics |= round_metrics.of_token_counts(candidates, f"evaluate/{name}") if kind == "greedy" else {}
+                if kind == "greedy":
+                    metrics |= round_metrics.of_token_counts(candidates, f"evaluate/{name}")
+                    metrics |= collapse.of_words([one.text for one in candidates], f"evaluate/{name}")
                 metrics |= self.drift(policy, candidates, "evaluate/sampled") if kind == "sampled" else {}
             if not self.commits.world.is_first:
                 return None
@@ -177,15 +182,15 @@ class Measuring:
     def _figures(self, kind: str, name: str, groups: Sequence[Group]) -> dict[str, float]:
         """The metrics of a set, or of one of its tasks."""
         outcomes = round_metrics.outcomes(groups, greedy=kind != "sampled")
-        knobs, seed = self.config.evaluate, self.config.seed
+        knobs = self.config.evaluate
+        seed = self.config.seed
+        settings: dict[str, Any] = {"confidence": knobs.confidence, "resamples": knobs.resamples, "seed": seed}
         if kind == "sampled":
-            return round_metrics.of_sampled_answers(
-                name, outcomes, knobs.ks, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
-            )
+            metrics = round_metrics.of_sampled_answers(name, outcomes, knobs.ks, **settings)
+            return metrics | figures.of_sampled(name, groups, knobs.ks, settings)
         truncated = sum(one.finish_reason == "length" for group in groups for one in group.candidates)
-        return measured.summarise(
-            name, outcomes, truncated=truncated, confidence=knobs.confidence, resamples=knobs.resamples, seed=seed
-        )
+        metrics = measured.summarise(name, outcomes, truncated=truncated, **settings)
+        return metrics | figures.of_greedy(name, outcomes, settings)
 
     def _trained(self, round_number: int) -> PromptSet:
         """The first prompts of the round, by id: also those that nobody solved, or they would be the easy ones."""

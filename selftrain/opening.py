@@ -10,6 +10,7 @@ from selftrain import scoring
 from selftrain.compose import Composed, compose
 from selftrain.config import Config
 from selftrain.errors import ConfigError
+from selftrain.lending import Lender, means_of
 from selftrain.preflight import columns_of_data
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.prompts.rows import names_of
@@ -22,6 +23,7 @@ def opened(recipe: str, *, layers: Sequence[str], overrides: Sequence[str]) -> t
     """The recipe with its scorers checked, and its prompts. Raises SelftrainError."""
     composed = compose(recipe, layers=layers, overrides=overrides)
     scoring.check(composed.config.score, composed.folder)
+    scoring.check_scorers(composed.config.evaluate.scorers, composed.folder)
     return composed, prompt_room.load(composed.config.prompts, composed.folder)
 
 
@@ -33,10 +35,15 @@ def set_of(prompts: PromptSets, name: str) -> PromptSet:
     return sets[name]
 
 
+def as_judged(config: Config, set_name: str) -> Config:
+    """The recipe with that as `score` which judges the set in a run: of held-out sets, `evaluate.scorers`."""
+    return config if set_name == "train" else config.model_copy(update={"score": config.judging_held_out})
+
+
 def require_columns(config: Config, sets: Sequence[PromptSet]) -> None:
     """DataError where a parameter of a scorer names a column that no row of a set has."""
     for one in sets:
-        scoring.check_columns(config.score.scorers, one.prompts, columns_of_data(config))
+        scoring.check_columns(as_judged(config, one.name).score.scorers, one.prompts, columns_of_data(config))
 
 
 def confined(config: Config, recipe: str, *, unsafe_no_sandbox: bool, warn: Callable[[str], None]) -> Chosen | None:
@@ -48,7 +55,8 @@ def confined(config: Config, recipe: str, *, unsafe_no_sandbox: bool, warn: Call
     return sandbox
 
 
-def one_at_a_time(composed: Composed, sandbox: Chosen | None) -> CombinedScorer:
-    """The recipe's scorer for answers that are asked about in turn. Use it in a `with`."""
-    config = composed.config.score.model_copy(update={"workers": 1})
-    return scoring.build(config, composed.folder, names_of(composed.config.prompts), sandbox=sandbox)
+def one_at_a_time(composed: Composed, sandbox: Chosen | None, set_name: str = "train") -> CombinedScorer:
+    """The scorer of a set for answers that are asked about in turn. Use it in a `with`."""
+    config = as_judged(composed.config, set_name).score.model_copy(update={"workers": 1})
+    means = means_of(composed.config.model, Lender(composed.config.model))
+    return scoring.build(config, composed.folder, names_of(composed.config.prompts), sandbox, means)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain import advice, controls
+from selftrain import advice, controls, screening, trained_verifier
 from selftrain import prompts as prompt_room
 from selftrain.advice.note import distinct_rounds
 from selftrain.arms import Arm, arms_of, names_round
 from selftrain.compose import compose, leaves
-from selftrain.config import ARMS, ArmConfig, Config, at_round
+from selftrain.config import ARMS, ArmConfig, Config, CurateConfig, at_round
 from selftrain.disk import weight
 from selftrain.errors import ConfigError
 from selftrain.estimates.whole import estimate, work_rows
 from selftrain.estimates.whole import rows as estimate_rows
+from selftrain.generators import candidates_words, words_of
 from selftrain.parsing import parse
 from selftrain.preflight import check, prompt_sets
 from selftrain.prompts import PromptSets
@@ -55,6 +56,7 @@ def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str], r
     found = estimate(composed, prompts, runs_dir)
     notes = [one.words for one in advice.notes(config, prompts)]
     notes += [*found.notes(), *notes_on_model(config, composed.folder)]
+    notes += screening.notes(config, prompts, composed.folder)
     print(render(rows, [*steps(config, prompts), *(f"note: {words}" for words in notes)]))
     print(f"\n{page.render(work_rows(found), list(estimate_rows(found)), list(found.does_not_fit()))}")
 
@@ -77,6 +79,9 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
     if needs_sandbox(config):
         yield _sandbox_words(config.score.sandbox.tier)
+    if config.evaluate.scorers and prompts.held_out():
+        named = ", ".join(one.name + " (only reported)" * (not one.weight) for one in config.evaluate.scorers)
+        yield f"held-out answers are judged by {named} (evaluate.scorers), candidates by score.scorers"
     yield f"round 0: {_evaluation(config, prompts, 0)}"
     asked: dict[Any, int] = {}
     starts = _starts(config)
@@ -96,6 +101,15 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         yield "no prompts.validate: the last round is the headline, and nothing is chosen"
     else:
         yield "no held-out prompts: nothing is evaluated, and the last round's policy is the result"
+    if config.curate != CurateConfig():
+        yield _curation_words(config)
+
+
+def _curation_words(config: Config) -> str:
+    whole = "messages" if config.prompts.format == "chat" else "text"
+    pairs = f" and preference ({config.curate.pairs})" if config.curate.pairs != "none" else ""
+    exports = f"prompt_completion, {whole}{pairs}"
+    return f"selftrain curate ends once round 1 has selected, trains nothing, and exports {exports}"
 
 
 def _sandbox_words(tier: str) -> str:
@@ -111,6 +125,7 @@ def _starts(config: Config) -> list[int]:
     """The rounds that may differ from the one before, in order; the first among them."""
     named = config.evaluate.sampled_rounds
     after = [*distinct_rounds(config), distinct_rounds(config)[-1] + 1, config.rounds]
+    named = (*named, *(config.verifier.rounds if config.verifier is not None else ()))
     after += [number + more for number in named if isinstance(number, int) for more in (0, 1)]
     return sorted({number for number in after if 1 <= number <= config.rounds})
 
@@ -138,11 +153,9 @@ def _round(config: Config, prompts: PromptSets, number: int, asked: dict[Any, in
     new = "a new adapter" if config.model.adapter is None else "a copy of model.adapter"
     start = {"base": new, "previous": "the previous adapter", "best": "the best adapter so far"}
     begin = start["base" if number == 1 else train["init_from"]]
-    candidates = asked[size] * sample["num_candidates"]
     return (
-        f"{asked[size]:,} prompts x {sample['num_candidates']} = {candidates:,} candidates "
-        f"(temperature {sample['temperature']:g}, at most {sample['max_new_tokens']} tokens), "
-        f"select by {select['rule']}{cap}, train {begin} for {amount} "
+        f"{candidates_words(config, asked[size], sample)}, "
+        f"select by {select['rule']}{cap}{screening.in_words(config.select)}, train {begin} for {amount} "
         f"(batch {train['batch_size']}, learning rate {train['learning_rate']:g})"
     )
 
@@ -150,12 +163,12 @@ def _round(config: Config, prompts: PromptSets, number: int, asked: dict[Any, in
 def _evaluation(config: Config, prompts: PromptSets, number: int) -> str:
     held_out = prompts.held_out()
     if not held_out:
-        return "no evaluation"
+        return "no evaluation" + trained_verifier.in_words(config, number)
     text = "evaluate greedily on " + " and ".join(f"{len(one.prompts):,} {one.name}" for one in held_out.values())
     if names_round(config.evaluate.sampled_rounds, number, last=config.rounds):
         target = held_out.get("test") or held_out["validate"]
         text += f", and {config.evaluate.num_samples} samples for each {target.name} prompt"
-    return text
+    return text + trained_verifier.in_words(config, number)
 
 
 def show_status(path: Path, *, as_json: bool, every: float | None = None) -> None:
@@ -260,9 +273,10 @@ def status_of(path: Path) -> dict[str, Any]:
             "path": str(path),
             "recipe": recorded.get("recipe"),
             "model": config.model.path,
+            **({"generator": words_of(config.sample.policy)} if config.sample.policy else {}),
             **({"sandbox": recorded["sandbox"]["tier"]} if recorded.get("sandbox") else {}),
         },
-        list(_planned(to_do, {one.key for one in receipts})),
+        list(_planned(to_do, {one.key: one for one in receipts}, curated=recorded.get("command") == "curate")),
         receipts,
         reports,
         holder=Holder(int(held[1]), held[2]) if held else None,
@@ -281,17 +295,23 @@ def _is_stopped(run: RunDirectory, last: int) -> bool:
     return said == last
 
 
-def _planned(config: Config, committed: Collection[str]) -> Iterator[Any]:
-    """Every phase in order of work. Beside main, what is measured and what is shared is known once main is done."""
+def _planned(config: Config, committed: Mapping[str, Receipt], *, curated: bool) -> Iterator[Any]:
+    """Every phase in order of work. Beside main, what is measured and what is shared is known once main is done.
+    `curated`: only a data set is made of the first round."""
     from selftrain.reporting.status import PlannedPhase
 
+    if curated:
+        main = next(arms_of(config))
+        for phase in ("sample", "score", "select"):
+            yield PlannedPhase(main.key(1, PHASE_FILES[phase]), "main", 1, phase)
+        return
     for arm in arms_of(config):
         for number in range(config.rounds + 1):
             for phase, name in _phases_of(config, arm, number, committed):
                 yield PlannedPhase(arm.key(number, name), arm.name, number, phase)
 
 
-def _phases_of(config: Config, arm: Arm, number: int, committed: Collection[str]) -> Iterator[tuple[str, str]]:
+def _phases_of(config: Config, arm: Arm, number: int, committed: Mapping[str, Receipt]) -> Iterator[tuple[str, str]]:
     """(phase, receipt's name) of one round of one arm. What another arm shares with main has no receipt of its own."""
     is_main = arm.main is None
     in_round = [*PHASE_FILES.items(), ("round", "round")] if number else []
@@ -308,6 +328,7 @@ def _phases_of(config: Config, arm: Arm, number: int, committed: Collection[str]
         names |= {"evaluate": "all", "evaluate-sampled": config.evaluate.sampled_rounds}
     if config.prompts.retention is not None:
         names["evaluate-retention"] = config.evaluate.retention_rounds
+    names |= trained_verifier.phases(config, arm, number, committed)
     for phase, rounds in names.items():
         if names_round(rounds, number, last=config.rounds) if is_main else arm.key(number, phase) in committed:
             yield phase, phase

@@ -8,33 +8,38 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from selftrain import controls, tables
+from selftrain import controls, generating, generators, tables
 from selftrain.adapters import adapter_digest
 from selftrain.arms import Arm
 from selftrain.choosing import Choosing
 from selftrain.commits import Commits, Made, Task
 from selftrain.config import Config, TrainConfig, one, resolved
 from selftrain.drawing import Drawing
-from selftrain.evaluation import rounds as round_metrics
 from selftrain.evaluation.alarms import Alarm, raised
+from selftrain.evaluation.labels import LabelTally
+from selftrain.evaluation.tallies import SamplingTally, ScoringTally
 from selftrain.history import ALARMS_FILE, STEPS_FILE
 from selftrain.keeping import Keeping
 from selftrain.measuring import Measuring, by_id
-from selftrain.planning import Draw, for_training
+from selftrain.planning import Draw, of_round
 from selftrain.prompts import PromptSets
 from selftrain.pruning import put_back
+from selftrain.ranking import Ranking
 from selftrain.records import Candidate, Digest, Policy, Receipt, Survivor, Training, digest, seed_from
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
-from selftrain.scoring import logged_metrics
+from selftrain.scoring import logged_metrics, truth_of
 from selftrain.store import TEMPORARY, disk_errors, publish_folder, read_jsonl, write_jsonl
 from selftrain.streaming import Judging
 
 SOLVED_FILE = "solved.jsonl"
+# Columns that no metric of these phases looks at.
+UNMEASURED = ("metadata", "explanation")
 
 
 class Phases:
@@ -48,9 +53,10 @@ class Phases:
         self.run = commits.run
         self.world = commits.world
         self.terminal = commits.terminal
-        self._drawing = Drawing(commits.run.path, commits.world, seed=config.seed, tier=rooms.tier)
+        self._drawing = Drawing(commits.run.path, commits.world, seed=config.seed, tier=rooms.tier, rooms=rooms)
         self._choosing = Choosing(rooms, prompts, commits)
         self.measuring = Measuring(config, rooms, prompts, commits, self._drawing)
+        self.ranking = Ranking(config, rooms, prompts, commits)
         self.keeping = Keeping(config, commits)
         self._training_seconds = 0.0
 
@@ -67,37 +73,35 @@ class Phases:
 
     def sample(self, arm: Arm, round_number: int, policy: Policy) -> Receipt:
         """Draw `num_candidates` per prompt of the round from the policy."""
-        knobs = resolved(arm.config.sample, round_number)
-        draw = Draw(
-            stream=f"{arm.name}/{round_number}/0",
-            prompts=self._choosing.prompts_of(arm, round_number),
-            num_candidates=one(knobs.num_candidates),
-            parameters=for_training(arm.config, round_number),
-            block_size=one(knobs.block_size),
-            policy=policy,
-        )
+        planned = of_round(arm.config, arm.name, round_number, self._choosing.prompts_of(arm, round_number), policy)
+        is_own = generators.draws_from_policy(arm.config.sample)
 
         def make(fingerprint: str, display: Phase) -> Made | None:
             folder = f"{arm.folder(round_number)}/candidates/wave-00"
             busy, tokens = self._drawing.busy_seconds, self._drawing.drawn_tokens
-            judging = self._judging(arm, round_number) if arm.config.score.overlap else None
+            judging = self._judging(arm, round_number) if arm.config.score.overlaps else None
+            draw, unmet = self._met(planned, arm)
             drawn = self._drawing.draw(draw, self.rooms.of_arm(arm), folder, fingerprint, display, judging)
             if not self.world.is_first:
                 return None
-            candidates = [one for path in drawn for one in tables.read(self.run.path / path, Candidate)]
-            generating = self._drawing.busy_seconds - busy
+            tally, metrics, paths = SamplingTally(), dict[str, float](), [self.run.path / name for name in drawn]
+            candidates = tally.through(
+                one for path in paths for one in tables.read(path, Candidate, without=["metadata"])
+            )
+            if arm.config.sample.policy is None:
+                metrics |= {"sample/policy_round": float(policy.round)}
+                metrics |= self.measuring.drift(policy, candidates, "sample")
+            deque(candidates, maxlen=0)  # those that nobody asked for
+            seconds = self._drawing.busy_seconds - busy
             drawn_now = self._drawing.drawn_tokens - tokens
-            metrics = round_metrics.of_sampling(candidates, seconds=generating, tokens_drawn_now=drawn_now)
-            metrics |= {
-                "sample/policy_round": float(policy.round),
-                **self.measuring.drift(policy, candidates, "sample"),
-            }
-            display.done(f"{len(candidates):,} candidates")
-            return Made(self.run.hashes(drawn), len(candidates), metrics)
+            metrics |= tally.metrics(seconds=seconds, tokens_drawn_now=drawn_now) | unmet
+            display.done(f"{tally.candidates:,} candidates")
+            return Made(self.run.hashes(drawn), tally.candidates, metrics)
 
-        inputs = {"policy": policy.digest, **self.rooms.model_inputs}
-        total = len(draw.prompts) * draw.num_candidates
-        task = Task(arm, round_number, "sample", "sample-wave-00", inputs, total, everywhere=True, policies=(policy,))
+        policies = (policy,) if is_own else ()
+        inputs = {**({"policy": policy.digest} if is_own else {}), **self.rooms.model_inputs}
+        total = len(planned.prompts) * (planned.num_candidates or 0)
+        task = Task(arm, round_number, "sample", "sample-wave-00", inputs, total, everywhere=True, policies=policies)
         return self.commits.once(task, make)
 
     def score(self, arm: Arm, round_number: int, candidates: Receipt) -> Receipt:
@@ -112,15 +116,17 @@ class Phases:
             written, tally = self._drawing.judge(self.run.tables(candidates), judging, display, arm.config.score)
             if not self.world.is_first:
                 return None
-            groups = self._choosing.groups(arm, round_number, candidates, [self.run.path / name for name in written])
-            metrics = logged_metrics(groups) | round_metrics.of_scoring(groups, self._solved_before(earlier))
+            paths = [self.run.path / name for name in written]
+            groups = self._choosing.groups(arm, round_number, candidates, paths, without=UNMEASURED)
+            of_round = ScoringTally(LabelTally(*truth_of(arm.config.score)))
+            metrics = logged_metrics(of_round.through(groups())) | of_round.metrics(self._solved_before(earlier))
             metrics |= tally.metrics()
-            solved = [{"prompt_id": key, "solved": value} for key, value in round_metrics.solved(groups).items()]
+            solved = [{"prompt_id": key, "solved": value} for key, value in of_round.solved.items()]
             files = self.run.hashes(written)
             name = f"{judging.folder}/{SOLVED_FILE}"
             files[name] = write_jsonl(self.run.path / name, solved)
             display.done(f"{metrics['score/correct_rate']:.1%} correct")
-            return Made(files, sum(len(group.scores) for group in groups), metrics)
+            return Made(files, of_round.candidates, metrics)
 
         task = Task(arm, round_number, "score", "score-wave-00", inputs, candidates.rows, everywhere=True)
         return self.commits.once(task, make)
@@ -239,10 +245,15 @@ class Phases:
         return raised(so_far, self.config.alarms, arm_is_main=arm.main is None)
 
     def busy_seconds(self) -> float:
-        """Seconds of this process so far inside the sampler, the scorer and the trainer."""
-        return self._drawing.busy_seconds + self._training_seconds
+        """Seconds of this process so far inside the sampler, the scorer and the trainers."""
+        return self._drawing.busy_seconds + self._training_seconds + self.ranking.busy_seconds
 
     # What they share
+
+    def _met(self, planned: Draw, arm: Arm) -> tuple[Draw, dict[str, float]]:
+        """The draw as far as there are candidates, where they exist already."""
+        policy, rooms = arm.config.sample.policy, self.rooms.of_arm(arm)
+        return generating.met(planned, rooms.generator, self.terminal) if policy and policy.file else (planned, {})
 
     def _judging(self, arm: Arm, round_number: int) -> Judging:
         """Into the score phase's folder. Its files do not carry that phase's fingerprint, which is only known when all

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from selftrain import advice, inspection, sampling, scoring, tracking, training
+from selftrain import advice, generating, inspection, sampling, scoring, screening, tracking, training
 from selftrain import prompts as prompt_room
 from selftrain.arms import Arm, arms_of
 from selftrain.compose import Composed
 from selftrain.config import Config, ScoreConfig, config_of_arm
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, UnusablePrompts
 from selftrain.fingerprints import Fingerprints
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.prompts.rows import names_of
@@ -23,6 +23,11 @@ from selftrain.selection.demonstrations import num_without_answer
 if TYPE_CHECKING:
     from selftrain.scoring.combined import CombinedScorer
 
+OF_TRAINED = (
+    "these are training prompts, which evaluate.scorers judge once they were trained on; evaluate.trained_prompts=0 "
+    "leaves that out"
+)
+
 
 def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
     """Check plug-ins, pass-through tables, shares of ranks, prompts, that rows have tests where code is judged, and
@@ -32,15 +37,24 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
         sampling.check(one.sample)
         scoring.check(one.score, composed.folder)
         filters.check(one.select, composed.folder)
+        screening.check(one.select, composed.folder)
         training.check(one.train, ranks=ranks)
         check_model(one, composed.folder)
-    scoring.check_scorers(config.evaluate.retention_scorers, composed.folder)
+        sets = (one.prompts.validate_, one.prompts.test, one.prompts.retention)
+        generating.check(one, composed.folder, has_held_out=any(of_set is not None for of_set in sets))
+    if config.verifier is not None:
+        training.check_verifier(config.verifier, ranks=ranks)
+        if not Rooms(config, composed.folder).needs_model():
+            raise ConfigError("verifier: it is an adapter on a model, and this recipe loads none; leave it out")
+    scoring.check_scorers((*config.evaluate.scorers, *config.evaluate.retention_scorers), composed.folder)
     tracking.check(config.track)
     inspection.check(config, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
     for of_set, judging, _ in _judging(config, prompts):
         scoring.check_rows(judging.scorers, of_set.prompts, columns_of_data(config))
     advice.refuse(config, prompts)
+    for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
+        screening.check_texts(one, prompts, composed.folder)
     wants_gold = any(arm.name == "gold" for arm in config.arms)
     if wants_gold and num_without_answer(prompts.train.prompts) == len(prompts.train.prompts):
         raise ConfigError(
@@ -48,7 +62,8 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
             "column in prompts.train.columns, or leave the arm out"
         )
     rooms = Rooms(config, composed.folder)
-    return prompts, Fingerprints(config, composed.folder, digests(prompts), lambda: rooms.model_inputs, composed.recipe)
+    contents = digests(prompts) | screening.digests(config, prompts, composed.folder)
+    return prompts, Fingerprints(config, composed.folder, contents, lambda: rooms.model_inputs, composed.recipe)
 
 
 def columns_of_data(config: Config) -> dict[str, str]:
@@ -66,15 +81,16 @@ def _judging(
 ) -> Iterator[tuple[PromptSet, ScoreConfig, Callable[[Rooms], CombinedScorer]]]:
     """Every set with what it will be judged by, and which of a run's rooms that is; training prompts also with that of
     arms that have their own."""
-    for one in (prompts.train, *prompts.held_out().values()):
-        yield one, config.score, lambda rooms: rooms.scorer
+    yield prompts.train, config.score, lambda rooms: rooms.scorer
+    for one in prompts.held_out().values():
+        yield one, config.judging_held_out, lambda rooms: rooms.evaluation_scorer
+    if config.evaluate.scorers and config.evaluate.trained_prompts and prompts.held_out():
+        yield prompts.train, config.judging_held_out, lambda rooms: rooms.evaluation_scorer
     for arm in arms_of(config):
         if arm.config.score != config.score:
             yield prompts.train, arm.config.score, partial(_scorer_of_arm, arm)
     if prompts.retention is not None and prompts.retention.prompts is not None:
-        named = config.evaluate.retention_scorers or config.score.scorers
-        of_retention = config.score.model_copy(update={"scorers": named})
-        yield prompts.retention.prompts, of_retention, lambda rooms: rooms.retention_scorer
+        yield prompts.retention.prompts, config.judging_retention, lambda rooms: rooms.retention_scorer
 
 
 def _scorer_of_arm(arm: Arm, rooms: Rooms) -> CombinedScorer:
@@ -101,7 +117,12 @@ def digests(prompts: PromptSets) -> dict[str, str]:
 def check_references(config: Config, rooms: Rooms, prompts: PromptSets) -> None:
     """Raise DataError where a scorer cannot use a reference of the prompts it will judge."""
     for one, scorer in judged(config, rooms, prompts):
-        scorer.check_references(one.prompts)
+        try:
+            scorer.check_references(one.prompts)
+        except UnusablePrompts as error:
+            if one is not prompts.train or not config.evaluate.scorers or scorer is not rooms.evaluation_scorer:
+                raise
+            raise UnusablePrompts(f"{error}\n{OF_TRAINED}", error.why) from None
 
 
 def judged(config: Config, rooms: Rooms, prompts: PromptSets) -> Iterator[tuple[PromptSet, CombinedScorer]]:

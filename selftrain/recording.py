@@ -14,8 +14,8 @@ from selftrain.config import Config
 from selftrain.preflight import prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import digest
-from selftrain.reporting.plan import SECRET
 from selftrain.reporting.terminal import Terminal
+from selftrain.secrecy import SECRET
 from selftrain.store import RunDirectory, publish_bytes, read_json
 
 # What W&B may be told of the configuration: knobs, never paths, parameters of plug-ins or anything of the environment.
@@ -72,8 +72,14 @@ def shown(config: Config) -> dict[str, Any]:
     knobs = {name: getattr(config, name).model_dump(mode="json", by_alias=True) for name in SHOWN_SECTIONS}
     knobs["sample"].pop("params")
     knobs["evaluate"].pop("retention_scorers")
+    knobs["evaluate"]["scorers"] = [one.name for one in config.evaluate.scorers]
     for name in ("lora", "sft"):  # free tables, which may hold a token for the hub
         knobs["train"][name] = {key: value for key, value in knobs["train"][name].items() if not SECRET.search(key)}
+    if config.verifier is not None:
+        of_verifier = config.verifier.model_dump(mode="json", exclude={"lora", "dpo"})
+        tables = {"lora": config.verifier.lora, "dpo": config.verifier.dpo}
+        known = {name: {key: one[key] for key in one if not SECRET.search(key)} for name, one in tables.items()}
+        knobs["verifier"] = {**of_verifier, **known}
     return {
         "name": config.name,
         "seed": config.seed,

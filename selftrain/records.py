@@ -14,12 +14,18 @@ from typing import Any, Literal, NewType
 
 FinishReason = Literal["stop_token", "stop_string", "length"]
 FINISH_REASONS: tuple[FinishReason, ...] = ("stop_token", "stop_string", "length")
+# `Candidate.logprobs_of` where there are none: of texts that were not sampled in the policy's tokens.
+NO_LOGPROBS = "nothing"
 Digest = NewType("Digest", str)
+
+
+# Made once: json.dumps makes one at every call, which takes longer than a short text.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of `value`: keys sorted, no spaces, NaN refused. Hash this, never `str()` of a dict."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> Digest:
@@ -111,7 +117,9 @@ class Candidate:
     raw policy (temperature 1, no truncation of the vocabulary), as `logprobs_of` says. `entropy` is the mean over the
     completion's tokens of the entropy, in nats, of that same distribution over the whole vocabulary. `reasoning` is
     what a thinking model wrote before its answer, between the tags; `text` is what follows, and the first
-    `reasoning_tokens` of the completion are not it (0: no reasoning).
+    `reasoning_tokens` of the completion are not it (0: no reasoning). `base_logprob` is the log-probability of the
+    whole completion under the policy of round 0, where selection asks for it. `metadata` are the other columns of a
+    candidate that was brought from elsewhere.
     """
 
     id: str
@@ -129,6 +137,8 @@ class Candidate:
     entropy: float = 0.0
     reasoning: str | None = None
     reasoning_tokens: int = 0
+    base_logprob: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +188,24 @@ class Survivor:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """A right and a wrong candidate of one prompt, as the trained verifier learns from them. Token ids are as sampled;
+    the texts are for people. `chosen_round` and `rejected_round` are the rounds in which they were sampled."""
+
+    prompt_id: str
+    chosen_id: str
+    rejected_id: str
+    chosen_round: int
+    rejected_round: int
+    prompt_token_ids: tuple[int, ...]
+    chosen_token_ids: tuple[int, ...]
+    rejected_token_ids: tuple[int, ...]
+    prompt_text: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
 class Funnel:
     """How many candidates were left after each step of selection, in order, and why the others left."""
 
@@ -194,7 +222,8 @@ class Outcome:
     """How the policy did on one held-out prompt. `greedy` is the greedy answer's correctness (None: unscored);
     `num_samples` and `num_correct` count the scored sampled answers (0 where none were drawn). `right_answers` and
     `wrong_answers` say how often each distinct extracted answer was given, most often first; sampled answers in which
-    the scorer found none are in neither."""
+    the scorer found none are in neither. `value` and `parts` are the greedy answer's, as in its Score, or the
+    means over the sampled answers that have them."""
 
     prompt_id: str
     greedy: bool | None
@@ -202,6 +231,8 @@ class Outcome:
     num_correct: int
     right_answers: tuple[int, ...] = ()
     wrong_answers: tuple[int, ...] = ()
+    value: float | None = None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain import sampling, scoring, training
+from selftrain import generating, sampling, scoring, training
 from selftrain.adapters import adapter_digest, check_lora
 from selftrain.arms import Arm
-from selftrain.config import Config
+from selftrain.config import Config, ScoreConfig
 from selftrain.errors import ConfigError
+from selftrain.lending import Lender, means_of
 from selftrain.prompts.rows import names_of
 from selftrain.records import Policy, digest
+from selftrain.screening import Screening
 from selftrain.selection import filters
 from selftrain.training.fields import check_shape
-from selftrain.whereabouts import beside, is_nowhere
+from selftrain.whereabouts import NO_MODEL, beside, is_nowhere
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
+    from selftrain.prompts import PromptSet
     from selftrain.scoring.combined import CombinedScorer
     from selftrain.scoring.sandbox import Chosen
     from selftrain.selection.filters import Filter
+    from selftrain.training.dpo import VerifierTrainer
 
 
 def adapter_folder(name: str, folder: Path) -> Path:
@@ -40,6 +46,13 @@ def check_model(config: Config, folder: Path) -> None:
     `train.lora` contradicts. Imports nothing heavy."""
     path = config.model.path
     is_scripted = config.sample.engine == "scripted" and config.train.trainer == "scripted"
+    if path == NO_MODEL and not is_scripted:
+        if config.sample.policy is None or config.sample.policy.kind not in ("file", "endpoint"):
+            raise ConfigError(
+                "model.path is none, and candidates need a model: name one, or, for `selftrain curate`, give "
+                "sample.policy a file or an endpoint"
+            )
+        return
     if not is_scripted and is_nowhere(path, folder):
         places = dict.fromkeys(str(one.absolute()) for one in (folder / path, Path(path).expanduser()))
         looked = " and ".join(places)
@@ -48,8 +61,21 @@ def check_model(config: Config, folder: Path) -> None:
         check_shape(config.train.lora, check_lora(adapter_folder(config.model.adapter, folder)))
 
 
+def require_model(config: Config) -> None:
+    """ConfigError where there is nothing to train."""
+    if config.model.path == NO_MODEL and not (config.sample.engine == config.train.trainer == "scripted"):
+        raise ConfigError(
+            "model.path is none: there is no model to train; `selftrain curate` makes a data set of the candidates, "
+            "and a run needs a model: set model.path"
+        )
+
+
 def notes_on_model(config: Config, folder: Path) -> Iterator[str]:
     """What to know about the model before a run is started, one line each. Imports nothing heavy."""
+    try:
+        require_model(config)
+    except ConfigError as error:
+        yield str(error)
     if config.model.adapter is not None:
         base = check_lora(adapter_folder(config.model.adapter, folder)).get("base_model_name_or_path")
         if base and Path(base).name != Path(config.model.path).name:
@@ -75,16 +101,24 @@ class Rooms:
     """Builds the sampler, scorer and trainer that the configuration names, each once per process.
 
     `sandbox` is the run's, for scorers that run code that a model wrote; without it they choose one themselves.
+    `asked` are the training prompts, for a generator that has to know them.
     `of_arm` are the rooms of an arm with knobs of its own, which shares the loaded model.
     """
 
     def __init__(
-        self, config: Config, folder: Path, main: Rooms | None = None, *, sandbox: Chosen | None = None
+        self,
+        config: Config,
+        folder: Path,
+        main: Rooms | None = None,
+        *,
+        sandbox: Chosen | None = None,
+        asked: PromptSet | None = None,
     ) -> None:
         self._config = config
         self._sandbox = sandbox
         self._folder = folder
         self._main = main
+        self._asked = asked
         self._of_arms: dict[str, Rooms] = {}
 
     def of_arm(self, arm: Arm) -> Rooms:
@@ -92,7 +126,7 @@ class Rooms:
         if arm.config == self._config:
             return self
         if arm.name not in self._of_arms:
-            self._of_arms[arm.name] = Rooms(arm.config, self._folder, self, sandbox=self._sandbox)
+            self._of_arms[arm.name] = Rooms(arm.config, self._folder, self, sandbox=self._sandbox, asked=self._asked)
         return self._of_arms[arm.name]
 
     @cached_property
@@ -121,8 +155,9 @@ class Rooms:
         return None if self._sandbox is None else self._sandbox.tier
 
     def needs_model(self) -> bool:
-        """Whether any room of this run loads a model at all."""
-        return not (self._config.sample.engine == "scripted" and self._config.train.trainer == "scripted")
+        """Whether any room of this run loads the policy's model at all."""
+        is_scripted = self._config.sample.engine == "scripted" and self._config.train.trainer == "scripted"
+        return not (is_scripted or self._config.model.path == NO_MODEL)
 
     @cached_property
     def model_digest(self) -> str:
@@ -150,9 +185,31 @@ class Rooms:
         return sampling.build(self._config.sample, lambda: self.bench, self._folder, self._config.model.thinking)
 
     @cached_property
+    def generator(self) -> sampling.Generator:
+        """Draws candidates to train on: the sampler, unless `sample.policy` names another."""
+        sample = self._config.sample
+        if sample.policy is None:
+            return self.sampler
+        if self._main is not None and self._main._config.sample == sample:
+            return self._main.generator
+        assert self._asked is not None, "who generates has to know the prompts"
+        is_without = self._config.model.path == NO_MODEL and sample.engine != "scripted"
+        policy = None if is_without else self.sampler
+        return generating.build(generating.Given(self._config, self._folder, policy, lambda: self.bench, self._asked))
+
+    @cached_property
     def scorer(self) -> CombinedScorer:
         """Judges them."""
-        return scoring.build(self._config.score, self._folder, names_of(self._config.prompts), self._sandbox)
+        return self._built(self._config.score)
+
+    def _built(self, judging: ScoreConfig) -> CombinedScorer:
+        means = replace(self.means, one_at_a_time=judging.one_model_at_a_time)
+        return scoring.build(judging, self._folder, names_of(self._config.prompts), self._sandbox, means)
+
+    @cached_property
+    def means(self) -> scoring.Means:
+        """What learned scorers are lent: a model that one of them names is loaded once for all."""
+        return means_of(self._config.model, Lender(self._config.model)) if self._main is None else self._main.means
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
@@ -160,23 +217,65 @@ class Rooms:
         return filters.load(self._config.select, self._folder)
 
     @cached_property
+    def screening(self) -> Screening:
+        """What selection asks of texts."""
+        return Screening(self._config, self._folder)
+
+    @cached_property
+    def evaluation_scorer(self) -> CombinedScorer:
+        """Judges answers to held-out prompts, and to trained ones once they were trained on."""
+        held_out = self._config.judging_held_out
+        return self.scorer if held_out is self._config.score else self._built(held_out)
+
+    @cached_property
     def retention_scorer(self) -> CombinedScorer:
         """Judges answers to retention prompts."""
-        named = self._config.evaluate.retention_scorers
-        if not named:
-            return self.scorer
-        of_retention = self._config.score.model_copy(update={"scorers": named})
-        return scoring.build(of_retention, self._folder, names_of(self._config.prompts), self._sandbox)
+        if not self._config.evaluate.retention_scorers:
+            return self.evaluation_scorer
+        return self._built(self._config.judging_retention)
 
     @cached_property
     def trainer(self) -> training.Trainer:
         """Fine-tunes on the survivors."""
         return training.build(self._config.train, lambda: self.bench)
 
+    @cached_property
+    def verifier_trainer(self) -> VerifierTrainer:
+        """Trains the verifier on pairs."""
+        from selftrain.training.dpo import VerifierTrainer
+
+        return VerifierTrainer(lambda: self.bench)
+
+    @contextmanager
+    def taking_turns(self, scorer: CombinedScorer) -> Iterator[None]:
+        """Within, the policy's weights are out of the accelerator's memory (on a CPU: dropped), and afterwards those of
+        the scorer's models; each is loaded again when it is needed next."""
+        self.release_policy()
+        try:
+            yield
+        finally:
+            scorer.release()
+            if isinstance(self.means.generate, Lender):
+                self.means.generate.release()
+
+    def release_policy(self) -> None:
+        """Let go of the policy's weights, and of what samplers keep of them."""
+        if self._main is not None:
+            self._main.release_policy()
+            return
+        for rooms in (self, *self._of_arms.values()):
+            for name in ("sampler", "generator"):
+                if isinstance(held := rooms.__dict__.get(name), scoring.HoldsModel):
+                    held.release()
+        if "bench" in self.__dict__:
+            self.bench.release()
+
     def close(self) -> None:
         """End worker processes."""
         for rooms in self._of_arms.values():
             rooms.close()
-        for name in ("scorer", "retention_scorer"):
+        if self._config.sample.policy is not None and "generator" in self.__dict__:
+            generating.close(self.generator)
+        for name in ("scorer", "evaluation_scorer", "retention_scorer"):
             if name in self.__dict__:
                 self.__dict__[name].close()

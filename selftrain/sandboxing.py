@@ -34,14 +34,15 @@ NOTHING_TYPED = Typed()
 
 
 def needs_sandbox(config: Config) -> bool:
-    """Whether any scorer of the run, its arms or its retention prompts runs code that a model wrote."""
+    """Whether any scorer of the run, its arms, its held-out or its retention prompts runs code that a model wrote."""
     return any(scoring.needs_sandbox(one) for one in _judging(config))
 
 
 def _judging(config: Config) -> Iterator[ScoreConfig]:
-    """What main, each arm with knobs of its own, and the retention prompts are judged by."""
+    """What main, each arm with knobs of its own, the held-out and the retention prompts are judged by."""
     yield config.score
     yield from (config_of_arm(config, arm).score for arm in config.arms if arm.overrides)
+    yield config.judging_held_out
     yield config.score.model_copy(update={"scorers": config.evaluate.retention_scorers})
 
 

@@ -7,7 +7,6 @@ candidates are asked for.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -21,6 +20,7 @@ from selftrain.estimates.work import shared
 from selftrain.history import ALARMS_FILE
 from selftrain.intact import verified_file
 from selftrain.outlook import PHASE_FILES, config_of, round_rows_of, status_of
+from selftrain.reasons import reason_kind
 from selftrain.records import Receipt
 from selftrain.store import TEMPORARY, RunDirectory, read_jsonl
 from selftrain.summaries import funnel_words
@@ -30,9 +30,6 @@ SCORE_COLUMNS = ("candidate_id", "value", "correct", "answer", "explanation", "p
 PHASE_OF = {"candidates": "sample", "scores": "score", "survivors": "select"}
 MATCHES_NAMED = 8
 COMMONEST = 5
-# What differs from candidate to candidate in a reason: its own value, another's id, its own length.
-OWN_VALUE = re.compile(r"^value [-+.\w]+ ")
-OWN_PARTS = ((re.compile(r"duplicate of \w+"), "duplicate"), (re.compile(r" \(\d+\)$"), ""))
 
 
 def show_run(
@@ -99,17 +96,6 @@ def _selections(path: Path) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def reason_kind(why: str) -> str:
-    """The reason without what is the candidate's own: `value 0.0 under threshold 1.0` and `value 0.5 under threshold
-    1.0` are one kind."""
-    kind = OWN_VALUE.sub("value ", why)
-    for pattern, instead in OWN_PARTS:
-        kind = pattern.sub(instead, kind)
-    if kind.startswith("value not above "):  # the bar is the prompt's own
-        return "value not above the bar of the prompt"
-    return "not scored" if kind.startswith("not scored") else kind
 
 
 def _alarms(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from selftrain import tables
 from selftrain.config import ScoreConfig
 from selftrain.errors import DataError, Interrupted, PhaseError
 from selftrain.records import Candidate, Group, Prompt, Score, digest
-from selftrain.scoring import INFRA_ERROR
+from selftrain.scoring import CANARIES, INFRA_ERROR, MAX_CANARY_RATE
 from selftrain.scoring.combined import CombinedScorer
 from selftrain.store import file_sha256
 
@@ -38,6 +38,8 @@ class Tally:
     first_infra_error: str | None = None
     seconds: float = 0.0
     hidden_seconds: float = 0.0
+    canaries: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """What judges were asked about beside candidates, by name: how often, and how often it fooled them."""
 
     def count(self, scores: Sequence[Score]) -> int:
         """Add these; return how many of them are none."""
@@ -48,6 +50,9 @@ class Tally:
         self.scores += len(scores)
         self.failed += len(errors)
         self.infra += len(of_infra)
+        for name, is_fooled in canaries_in(scores):
+            asked, fooled = self.canaries.get(name, (0, 0))
+            self.canaries[name] = asked + 1, fooled + is_fooled
         return len(errors)
 
     def metrics(self) -> dict[str, float]:
@@ -67,6 +72,13 @@ def together(tallies: Sequence[Tally]) -> Tally:
         first_infra_error=next((one.first_infra_error for one in tallies if one.first_infra_error), None),
         seconds=sum(one.seconds for one in tallies),
         hidden_seconds=sum(one.hidden_seconds for one in tallies),
+        canaries={
+            name: (
+                sum(one.canaries.get(name, (0, 0))[0] for one in tallies),
+                sum(one.canaries.get(name, (0, 0))[1] for one in tallies),
+            )
+            for name in dict.fromkeys(name for one in tallies for name in one.canaries)
+        },
     )
 
 
@@ -80,6 +92,7 @@ def require_scored(tally: Tally, config: ScoreConfig) -> None:
             "ran short, set a smaller score.workers or end other programs. Then run the same command again: the "
             "candidates are kept"
         )
+    _require_unfooled(tally, config)
     if tally.failed > config.max_unscored_rate * tally.scores:
         raise PhaseError(
             f"{tally.failed} of {tally.scores} candidates could not be scored (score.max_unscored_rate is "
@@ -88,6 +101,28 @@ def require_scored(tally: Tally, config: ScoreConfig) -> None:
             "verifier's own file or score.timeout_seconds as long as nothing that it judged is committed; once "
             "something is, another verifier is another experiment: name=NEW or --fork NEW"
         )
+
+
+def _require_unfooled(tally: Tally, config: ScoreConfig) -> None:
+    asked = sum(count for count, _ in tally.canaries.values())
+    fooled = {name: count for name, (_, count) in tally.canaries.items() if count}
+    limits = [one.params.get("max_canary_rate", MAX_CANARY_RATE) for one in config.scorers if one.name == "llm_judge"]
+    limit = min(limits, default=MAX_CANARY_RATE)
+    if sum(fooled.values()) > limit * asked:
+        listed = ", ".join(f"{name} ({count} of {tally.canaries[name][0]})" for name, count in fooled.items())
+        raise PhaseError(
+            f"the judge finds good what cannot be: {sum(fooled.values())} of {asked} canaries fooled it "
+            f"(max_canary_rate is {limit:g}): {listed}. Nothing that it said is committed, and the candidates are "
+            "kept: give the scorer another model, rubric or template and run the same command again"
+        )
+
+
+def canaries_in(scores: Iterable[Score]) -> Iterator[tuple[str, bool]]:
+    """The names of what judges were asked about beside these candidates, each with whether it fooled them."""
+    for one in scores:
+        for column, values in one.extras.items():
+            if column == CANARIES or column.endswith(f": {CANARIES}"):
+                yield from ((str(name), bool(is_fooled)) for name, is_fooled in values)
 
 
 @dataclass(slots=True)
@@ -105,8 +140,8 @@ class Judging:
     """The judging of the blocks of one draw on this rank; `fingerprint` is of all that their scores depend on but the
     candidates. Scores go to files of the same names in `folder`, relative to the run.
 
-    A block with unscored candidates stays in memory until `publish_unscored`. What a thread raised is raised by the
-    next `raise_if_failed` or `collect`, and nothing more is begun.
+    A block with unscored candidates, or a fooled judge, stays in memory until `publish_unscored`. What a thread raised
+    is raised by the next `raise_if_failed` or `collect`, and nothing more is begun.
     """
 
     def __init__(
@@ -114,7 +149,7 @@ class Judging:
     ) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.tally = Tally()
-        self._run_path, self._scorer, self._prompts = run_path, scorer, prompts
+        self._run_path, self.scorer, self._prompts = run_path, scorer, prompts
         self._changed = threading.Condition()
         self._blocks: dict[str, _Block] = {}
         self._unread = 0
@@ -143,7 +178,7 @@ class Judging:
             self._blocks[self.name(path)] = block
             self._unread += 1
             self._in_hand += 1
-        self._scorer.threads.put(partial(self._do, partial(self._open, block)))
+        self.scorer.threads.put(partial(self._do, partial(self._open, block)))
 
     def all_drawn(self) -> None:
         """Sampling is over: what is judged from here on is waited for."""
@@ -215,7 +250,7 @@ class Judging:
             raise self._error
 
     def _is_hungry(self) -> bool:
-        return self._unread == 0 and self._groups_waiting < self._scorer.threads.count
+        return self._unread == 0 and self._groups_waiting < self.scorer.threads.count
 
     def _mark(self, sha256: str) -> str:
         return digest([self.fingerprint, sha256])
@@ -245,31 +280,38 @@ class Judging:
             block.scores = [None] * len(groups)
             self._unread -= 1
             self._groups_waiting += len(groups)
-        self._scorer.threads.put_first(
-            [partial(self._do, partial(self._judge, block, index, group)) for index, group in enumerate(groups)]
+        # What judges blocks is given this one whole, whenever it is judged: its batches are the same each time.
+        size = len(groups) if self.scorer.by_block else 1
+        self.scorer.threads.put_first(
+            [
+                partial(self._do, partial(self._judge, block, start, groups[start : start + size]))
+                for start in range(0, len(groups), size)
+            ]
         )
 
-    def _judge(self, block: _Block, index: int, group: Group) -> None:
+    def _judge(self, block: _Block, start: int, groups: Sequence[Group]) -> None:
         with self._changed:
-            self._groups_waiting -= 1
+            self._groups_waiting -= len(groups)
             if self._is_hungry():
                 self._changed.notify_all()
         started = time.monotonic()
-        scores = self._scorer.score(group)
+        scores = self.scorer.score_block(groups)
         ended = time.monotonic()
-        if self._scorer.threads.is_closed:
+        if self.scorer.threads.is_closed:
             return  # the processes that judge are being killed, and a candidate may seem to have died of it
         with self._changed:
             self.tally.seconds += ended - started
             self.tally.hidden_seconds += max(0.0, min(ended, self._drawn_at or ended) - started)
-            block.scores[index] = scores
+            block.scores[start : start + len(groups)] = scores
             if None in block.scores:
                 return
         self._finish(block, [score for of_group in block.scores if of_group is not None for score in of_group])
 
     def _finish(self, block: _Block, scores: list[Score]) -> None:
         name, mark = self.name(block.path), self._mark(block.sha256)
-        if is_whole := all(one.value is not None for one in scores):
+        # What fooled a judge is asked again, as what could not be scored: it may be mended behind the same name.
+        is_fooled = any(fooled for _, fooled in canaries_in(scores))
+        if is_whole := not is_fooled and all(one.value is not None for one in scores):
             tables.write(self._run_path / name, scores, Score, fingerprint=mark)
         with self._changed:
             self.tally.count(scores)

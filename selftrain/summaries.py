@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.arms import Arm
-from selftrain.evaluation.decisions import Verdict
-from selftrain.records import Report
+from selftrain.evaluation import best_of_k
+from selftrain.evaluation.figures import keys_of
+from selftrain.evaluation.verdicts import Verdict
+from selftrain.records import Receipt, Report
 from selftrain.reporting.figures import count, duration, interval, percent
 from selftrain.reporting.tables import RoundRow, Share
 from selftrain.tracking import Row
 
-FUNNEL = ("scored", "finished", "answered", "length", "dedup", "rule", "max_per_prompt")
+FUNNEL = (
+    *("scored", "finished", "answered", "length", "quality", "decontaminate", "dedup", "near_duplicates"),
+    *("rule", "max_per_prompt"),
+)
 
 
 def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
@@ -26,7 +31,14 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
     if "score" in of_phase:
         yield "score", "correct", percent(metrics["score/correct_rate"])
         yield "score", "prompts solved", percent(metrics["score/prompts_solved_rate"])
+        if "score/truth_share" in metrics:
+            yield "score", "right in truth", percent(metrics["score/truth_share"])
+        if "score/label_accuracy" in metrics:
+            yield "score", "labels right", percent(metrics["score/label_accuracy"])
     yield "select", "funnel", funnel_words(metrics)
+    if "train" not in of_phase:  # a round that is only curated
+        yield from _times(of_phase)
+        return
     yield "train", "examples", count(metrics.get("select/training_examples", 0.0))
     if metrics.get("train/skipped"):
         yield "train", "skipped", "nothing to train on"
@@ -39,22 +51,32 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
         share = share_of(report, name)
         if share is not None:
             yield "evaluate", f"{name} pass@1", interval(*share)
+        if (value := report.metrics.get(f"evaluate/{name}/value")) is not None:
+            low, high = (report.metrics[f"evaluate/{name}/value_{end}"] for end in ("low", "high"))
+            yield "evaluate", f"{name} value", f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    yield from _times(of_phase)
+
+
+def _times(of_phase: Mapping[str, Receipt]) -> Iterator[tuple[str, str, str]]:
     for one in of_phase.values():
         yield "time", one.phase, duration(one.seconds)
+
+
+def funnel_steps(metrics: Mapping[str, float]) -> dict[str, float]:
+    """How many candidates were left after each step of a selection, in the order of the steps, `sampled` first."""
+    left = {"sampled": metrics["select/candidates"]}
+    names = [key.removeprefix("select/") for key in metrics]  # in the order of the steps, which is not always the same
+    of_filters = [name for name in names if name.startswith("filter/")]
+    steps = [name for name in names if name in (*FUNNEL, *of_filters)]
+    return left | {name.removeprefix("filter/"): metrics[f"select/{name}"] for name in steps}
 
 
 def funnel_words(metrics: Mapping[str, float]) -> str:
     """`512 sampled > 480 scored > 170 rule`: how many were left after each step, and what of the data was added."""
     if "select/candidates" not in metrics:
         return f"{count(metrics['select/kept'])} demonstrations"
-    left = {"sampled": metrics["select/candidates"]}
-    names = [key.removeprefix("select/") for key in metrics]  # in the order of the steps, which is not always the same
-    of_filters = [name for name in names if name.startswith("filter/")]
-    left |= {
-        name.removeprefix("filter/"): metrics[f"select/{name}"] for name in names if name in (*FUNNEL, *of_filters)
-    }
     mixed = metrics.get("select/from_seed_data", 0.0)
-    steps = " > ".join(f"{count(value)} {name}" for name, value in left.items())
+    steps = " > ".join(f"{count(value)} {name}" for name, value in funnel_steps(metrics).items())
     return steps + (f", and {count(mixed)} of seed_data" if mixed else "")
 
 
@@ -121,7 +143,20 @@ def summary_row(arm: Arm, best: int, verdict: Verdict) -> Row:
     for gain in verdict.gains:
         name = f"summary/gain_over_{gain.over.replace(' ', '_')}"
         row |= {name: gain.interval.estimate, f"{name}_low": gain.interval.low, f"{name}_high": gain.interval.high}
+    keys = keys_of(dict.fromkeys(gain.figure for gain in verdict.values))
+    for gain in verdict.values:
+        name = f"summary/{keys[gain.figure]}_gain_over_{gain.over.replace(' ', '_')}"
+        row |= {name: gain.interval.estimate, f"{name}_low": gain.interval.low, f"{name}_high": gain.interval.high}
     return row
+
+
+def verifier_lines(arm: Arm, confidence: float) -> tuple[str, ...]:
+    """What the last verifier that was measured is worth, in words."""
+    for report in reversed(arm.reports_in_order()):
+        set_name = "test" if "test" in report.outcomes else "validate"
+        if lines := best_of_k.sentences(report.metrics, report.round, set_name, confidence=confidence):
+            return lines
+    return ()
 
 
 def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
@@ -135,4 +170,6 @@ def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
         made_in = Path(adapter).parent.parent  # of an earlier round, where this one had no survivors
         learned = made_in / "survivors" / "improve-00" / "survivors.parquet"
         found.append(("what it learned from", str(learned)))
+    verifiers = sorted(one for one, receipt in arm.receipts.items() if receipt.phase == "verifier" and receipt.files)
+    found += [("verifier", str(run / name / "adapter")) for name in verifiers[-1:]]
     return [*found, ("every metric", str(run / "metrics.jsonl")), ("verdict", str(run / "verdict.json"))]

@@ -15,7 +15,7 @@ from typing import Any
 
 from selftrain.config import Config
 from selftrain.errors import ConfigError, PhaseError
-from selftrain.opening import confined, one_at_a_time, opened, require_columns, set_of
+from selftrain.opening import as_judged, confined, one_at_a_time, opened, require_columns, set_of
 from selftrain.prompts import PromptSet
 from selftrain.records import Prompt, Score
 from selftrain.sampling.thinking import Answer, cut
@@ -52,11 +52,12 @@ def show_verdict(
     config, terminal = composed.config, Terminal()
     of_set = set_of(prompts, set_name)
     require_columns(config, [of_set])
+    config = as_judged(config, of_set.name)
     asked = prompt_of(of_set, prompt)
     if reference is not None:
         asked = replace(asked, reference=reference)
     sandbox = confined(config, recipe, unsafe_no_sandbox=unsafe_no_sandbox, warn=terminal.warn)
-    with one_at_a_time(composed, sandbox) as scorer:
+    with one_at_a_time(composed, sandbox, of_set.name) as scorer:
         scorer.check_references([asked])
         written = answer if answer is not None else read_answer(file, asked.question)
         judged, notes = as_in_a_run(config, asked, written)

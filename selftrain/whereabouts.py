@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 PACKAGE = "package:"
+# As model.path: no model is loaded. What is done without one needs candidates that others write.
+NO_MODEL = "none"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 

@@ -10,24 +10,93 @@ from worlds import scripted_recipe
 
 from selftrain import advice
 from selftrain import prompts as prompt_room
-from selftrain.advice import idle, judging, note, whole
+from selftrain.advice import generator, idle, judges, judging, note, rewards, whole
 from selftrain.advice.note import Note
 from selftrain.compose import compose
 from selftrain.config import at_round
 from selftrain.errors import ConfigError
 
 EXACT = {"scorers": ["exact"]}
+JUDGE: dict[str, Any] = {"name": "llm_judge", "params": {"endpoint": {"url": "http://127.0.0.1:9/v1", "model": "m"}}}
+REWARD = {"name": "reward_model", "params": {"model": "owner/reward"}}
+PAIRS = {"name": "reward_model", "params": {"model": "owner/reward", "pairwise": True}}
 MIXED = {"scorers": ["exact", "answers.py:answer"]}
 SEED = {"train": "train.jsonl", "format": "text", "seed_data": {"path": "seed.jsonl"}}
 SEEDED = {"seed_data": {"path": "seed.jsonl"}}
 
 # name: (advice, changes for which it is said, what it says, changes for which it is not)
 CASES: dict[str, tuple[advice.Advice, dict[str, Any], str, dict[str, Any]]] = {
+    "canaries at none of the prompts": (
+        judges.no_canaries,
+        {"score": {"scorers": [{**JUDGE, "params": {**JUDGE["params"], "canaries": 1e-9}}]}},
+        "none of the 12 training prompts",
+        {"score": {"scorers": [{**JUDGE, "params": {**JUDGE["params"], "canaries": 1.0}}]}},
+    ),
+    "a judge that measures what it selects": (
+        judges.judge_of_itself,
+        {"score": {"scorers": [JUDGE]}},
+        "the judge that selects is also what held-out answers are measured by",
+        {"score": {"scorers": [JUDGE]}, "evaluate": {"scorers": ["exact"]}},
+    ),
+    "rewards by a threshold that nobody chose": (
+        rewards.rewards_by_threshold,
+        {"score": {"scorers": [REWARD]}},
+        "select.rule threshold keeps rewards from 1.0 up",
+        {"score": {"scorers": [REWARD]}, "select": {"rule": "best_of_n"}},
+    ),
+    "rewards that are correct from 1 up": (
+        rewards.rewards_called_correct,
+        {"score": {"scorers": [REWARD]}},
+        "score.correct_at is 1",
+        {"score": {"scorers": [REWARD], "correct_at": 0.0}},
+    ),
+    "pairs of one greedy answer": (
+        rewards.pairs_of_one,
+        {"score": {"scorers": [PAIRS]}},
+        "each gets 0.5",
+        {"score": {"scorers": [PAIRS]}, "evaluate": {"scorers": ["exact"]}},
+    ),
+    "a vote that nobody can win": (
+        judging.vote_of_few,
+        {"score": {"scorers": ["majority"]}, "sample": {"num_candidates": 1}, "evaluate": {"scorers": ["exact"]}},
+        "no answer can have the 2 votes",
+        {"score": {"scorers": ["majority"]}, "sample": {"num_candidates": 8}, "evaluate": {"scorers": ["exact"]}},
+    ),
+    "a vote of few": (
+        judging.vote_of_few,
+        {"score": {"scorers": ["majority"]}, "evaluate": {"scorers": ["exact"]}},
+        "fewer than 5 candidates",
+        {},
+    ),
+    "a vote on held-out answers": (
+        judging.vote_on_held_out,
+        {"score": {"scorers": ["majority"]}},
+        "a held-out prompt has one greedy answer",
+        {"score": {"scorers": ["majority"]}, "evaluate": {"scorers": ["exact"]}},
+    ),
     "greedy copies": (
         judging.greedy_copies,
         {"sample": {"temperature": [1.0, 0.0]}},
         "in rounds 2, 3: greedy candidates",
         {"sample": {"temperature": 0.0, "num_candidates": 1}},
+    ),
+    "the same candidates in every round": (
+        generator.same_again,
+        {"sample": {"policy": {"file": "train.jsonl"}}},
+        "holds the same candidates in each of the 3 rounds",
+        {"sample": {"policy": {"file": "train.jsonl"}}, "rounds": 1},
+    ),
+    "another model in every round": (
+        generator.same_again,
+        {"sample": {"policy": {"model": "owner/other"}}},
+        "they get no better with the policy",
+        {"sample": {"policy": {"checkpoints": ["policy", "owner/other"]}}},
+    ),
+    "sampling knobs of a file": (
+        generator.unheeded_knobs,
+        {"sample": {"policy": {"file": "train.jsonl"}, "temperature": 0.5}, "rounds": 1},
+        "sample.temperature: no effect on candidates of sample.policy.file",
+        {"sample": {"policy": {"model": "owner/other"}, "temperature": 0.5}, "rounds": 1},
     ),
     "one block": (judging.one_block, {"sample": {"block_size": 64}}, "the 12 prompts of a round", {}),
     "short reasoning": (
@@ -188,6 +257,12 @@ CASES: dict[str, tuple[advice.Advice, dict[str, Any], str, dict[str, Any]]] = {
         {"train": {"init_from": "best"}},
     ),
     "idle patience": (whole.idle_patience, {"stop": {"patience": 3}}, "never ends", {"stop": {"patience": 2}}),
+    "unasked verifier": (
+        whole.unasked_verifier,
+        {"verifier": {"rounds": [1, "last"]}},
+        "no answers are sampled after round 1,",
+        {"verifier": {"rounds": [1, "last"]}, "evaluate": {"sampled_rounds": [1, "last"]}},
+    ),
     "nothing to delete": (
         whole.nothing_to_delete,
         {"keep": "best_and_last", "rounds": 1},
@@ -260,6 +335,7 @@ def test_what_is_said_of_main_is_not_said_again_of_its_arms(tmp_path: Path) -> N
     [
         ({"select": {"rule": "above_mean"}, "sample": {"num_candidates": 1}}, "above_mean keeps nothing"),
         ({"select": {"threshold": 1.5}}, "never reached"),
+        ({"select": {"threshold": 1.5, "normalise": "global_minmax"}, "score": MIXED}, "global_minmax gives at most 1"),
         ({"select": {"min_completion_tokens": 9}}, "long enough"),
         ({"arms": {"strict": {"select.threshold": 1.5}}}, "arm strict: select.threshold is never reached"),
     ],
@@ -285,6 +361,15 @@ def test_what_makes_no_sense_in_some_rounds_only_is_not_refused(tmp_path: Path) 
         ({"select": {"top_fraction": 0.5}}, "select.top_fraction"),
         ({"select": {"above_mean": 1.0}}, "select.above_mean"),
         ({"select": {"per_prompt": 2}}, "select.per_prompt"),
+        ({"select": {"rule": "best_of_n", "normalise": "zscore"}}, "select.normalise"),
+        ({"select": {"rule": "top_fraction", "top_fraction": 0.5, "normalise": "global_minmax"}}, "select.normalise"),
+        (
+            {
+                "select": {"rule": "random", "count": 3, "kl_beta": 0.1},
+                "sample": {"engine": "transformers", "params": {}},
+            },
+            "select.kl_beta",
+        ),
         ({"sample": {"temperature": 0.0, "num_candidates": 1, "min_p": 0.1}}, "sample.min_p"),
         ({"evaluate": {"retention_rounds": "all"}}, "evaluate.retention_rounds"),
     ],
@@ -293,6 +378,19 @@ def test_each_knob_that_is_set_for_nothing_is_named(tmp_path: Path, changes: dic
     (note,) = notes_of(tmp_path, changes, idle.idle_knobs)
     assert note.words.startswith(f"{knob} has no effect without ")
     assert note.words.endswith("; leave it out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"select": {"normalise": "zscore", "threshold": 1.5}},
+        {"select": {"rule": "top_fraction", "top_fraction": 0.5, "normalise": "per_prompt_minmax"}},
+        {"select": {"kl_beta": 0.1, "threshold": 1.5}, "sample": {"engine": "transformers", "params": {}}},
+    ],
+)
+def test_shaped_values_that_rules_can_tell_apart_are_left_alone(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert not notes_of(tmp_path, changes, idle.idle_knobs)
+    assert not notes_of(tmp_path, changes, judging.threshold_out_of_reach)
 
 
 def test_many_equal_rounds_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

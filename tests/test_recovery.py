@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 from worlds import model_recipe, receipt_of, results_of, run_here, scripted_recipe, selftrain
 
-from selftrain import fingerprints
+from selftrain import alterations
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.intact import require_intact
 from selftrain.records import Receipt
@@ -64,7 +64,7 @@ def test_a_refusal_says_in_words_what_rows_changed_and_by_which_recipe_the_run_w
         run_here(recipe, runs_dir=tmp_path)
     assert "\n  the rows of prompts.train changed\n" in str(refused.value)
     assert f"(the run was made by {recipe.resolve()})" in str(refused.value)
-    other = fingerprints.refusal("key", [], tmp_path / "tiny", Path("/other.yaml"))
+    other = alterations.refusal("key", [], tmp_path / "tiny", Path("/other.yaml"))
     assert f"another recipe, {recipe.resolve()}, and this is /other.yaml" in str(other)
 
 
@@ -81,7 +81,7 @@ def test_a_refusal_says_in_words_what_rows_changed_and_by_which_recipe_the_run_w
     ],
 )
 def test_digests_are_said_in_words(difference: str, words: str) -> None:
-    assert fingerprints.in_words(difference).startswith(words)
+    assert alterations.in_words(difference).startswith(words)
 
 
 @pytest.mark.parametrize("damage", ["folder gone", "cut short", "empty", "adapter gone", "steps cut"])

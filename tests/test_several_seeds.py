@@ -89,6 +89,6 @@ def test_a_seeds_rooms_are_gone_before_the_next_ones_are_made(tmp_path: Path, mo
             found_alive.append(sum(one() is not None for one in alive))
             alive.append(weakref.ref(self))
 
-    monkeypatch.setattr("selftrain.launch.Rooms", Watched)
+    monkeypatch.setattr("selftrain.starting.Rooms", Watched)
     run_seeds(scripted_recipe(tmp_path / "recipe", arms=[], rounds=1), [0, 1, 2], tmp_path / "runs")
     assert found_alive == [0, 0, 0]

@@ -17,8 +17,9 @@ from worlds import run_here, scripted_recipe, selftrain
 from selftrain import outlook
 from selftrain.errors import ConfigError, DataError
 from selftrain.outlook import show_status, status_of
+from selftrain.reasons import reason_kind
 from selftrain.reporting import showing as page
-from selftrain.showing import reason_kind, show_run
+from selftrain.showing import show_run
 from selftrain.store import RunDirectory
 
 ARMS = ["random_selection", "gold"]

@@ -3,6 +3,9 @@
     note     what a note is; the rounds it is about
     idle     on knobs that matter only in the company of others
     judging  on sampling, scoring and selection
+    rewards  on values of reward models
+    generator on who writes the candidates
+    judges   on language models as judges
     whole    on prompts, rounds and the rest
 
 A note explains; one that `cannot_work` refuses the recipe. Notes are about knobs and prompts alone: nothing here reads
@@ -13,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from selftrain.advice import idle, judging, whole
+from selftrain.advice import generator, idle, judges, judging, rewards, whole
 from selftrain.advice.note import Advice, Note
 from selftrain.config import Config, config_of_arm
 from selftrain.errors import ConfigError
 from selftrain.prompts import PromptSets
 
 TABLE: tuple[Advice, ...] = (
+    generator.same_again,
+    generator.unheeded_knobs,
     judging.greedy_copies,
     judging.one_block,
     judging.short_reasoning,
@@ -38,6 +43,13 @@ TABLE: tuple[Advice, ...] = (
     judging.drawn_all,
     judging.old_data_on_old_weights,
     judging.lone_gate,
+    judges.no_canaries,
+    judges.judge_of_itself,
+    judging.vote_of_few,
+    judging.vote_on_held_out,
+    rewards.rewards_by_threshold,
+    rewards.rewards_called_correct,
+    rewards.pairs_of_one,
     idle.idle_knobs,
     whole.chat_model_in_text,
     whole.idle_template_variables,
@@ -48,6 +60,7 @@ TABLE: tuple[Advice, ...] = (
     whole.rounds_out_of_reach,
     whole.best_of_nothing,
     whole.idle_patience,
+    whole.unasked_verifier,
     whole.nothing_to_delete,
 )
 

@@ -33,7 +33,32 @@ def _is_drawn(config: Config) -> bool:
     return any(found) if isinstance(found, tuple) else bool(found)
 
 
+def _looks_at_order(config: Config) -> bool:
+    """Whether who survives depends on which candidate of a prompt has the greater value, or on which of the round."""
+    select = config.select
+    if select.rule == "all":
+        return select.max_per_prompt is not None or select.dedup != "none" or select.near_duplicates is not None
+    return select.rule != "random"
+
+
+def _looks_beyond_order(config: Config) -> bool:
+    """Whether who survives may change where values are moved and stretched together: over the round, or, with
+    per_prompt_minmax, those of a prompt. Rule above_mean moves with them."""
+    select = config.select
+    if select.rule == "threshold":
+        return True
+    of_the_round = select.near_duplicates is not None and select.near_duplicates.within == "all"
+    return select.normalise == "per_prompt_minmax" and (select.rule == "top_fraction" or of_the_round)
+
+
 DEPENDENCES = (
+    Dependence("select.kl_beta", "select.rule", _looks_at_order, "a select.rule that looks at values"),
+    Dependence(
+        "select.normalise",
+        "select.rule",
+        _looks_beyond_order,
+        "select.rule threshold (per_prompt_minmax: or top_fraction), as the order of values stays what it is",
+    ),
     _with_rule("threshold", "threshold"),
     _with_rule("top_k", "top_k"),
     _with_rule("top_fraction", "top_fraction"),

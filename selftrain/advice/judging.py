@@ -5,14 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from selftrain.advice.note import Note, are_equal, asked_at_first, rounds_of, starts_of, where
+from selftrain.advice.rewards import is_bounded
 from selftrain.config import Config
 from selftrain.prompts import PromptSets
 
 # Reasoning of released thinking models takes hundreds of tokens also on easy questions.
 SHORTEST_REASONING = 256
+FEW_VOTERS = 5
 # What rules give lies between 0 and 1; a scorer of the user's may give any number.
 BUILT_IN = frozenset(
-    {"exact", "normalised", "numeric", "regex", "choice", "math", "json_schema", "reasoning_gym", "code"}
+    {
+        "exact",
+        "normalised",
+        "numeric",
+        "regex",
+        "choice",
+        "math",
+        "json_schema",
+        "reasoning_gym",
+        "code",
+        "majority",
+        "llm_judge",
+    }
 )
 
 
@@ -107,29 +121,29 @@ def idle_cap(config: Config, prompts: PromptSets) -> Note | None:
 
 def threshold_out_of_reach(config: Config, prompts: PromptSets) -> Note | None:
     """A threshold above every value there can be."""
-    bounds = _bounds(config)
+    bounds = _bounds_of_rules(config)
     if bounds is None:
         return None
     rounds = rounds_of(config, lambda _, select: select["rule"] == "threshold" and select["threshold"] > bounds[1])
     if not rounds:
         return None
     return Note(
-        f"select.threshold is never reached{where(config, rounds)}: these scorers give at most {bounds[1]:g}; lower it",
+        f"select.threshold is never reached{where(config, rounds)}: {_givers(config)} at most {bounds[1]:g}; lower it",
         cannot_work=len(rounds) == config.rounds,
     )
 
 
 def threshold_of_all(config: Config, prompts: PromptSets) -> Note | None:
     """A threshold that the lowest value reaches."""
-    bounds = _bounds(config)
+    bounds = _bounds_of_rules(config)
     if bounds is None:
         return None
     rounds = rounds_of(config, lambda _, select: select["rule"] == "threshold" and select["threshold"] <= bounds[0])
     if not rounds:
         return None
     return Note(
-        f"select.threshold is always reached{where(config, rounds)}: these scorers give no less than {bounds[0]:g}, so "
-        "that wrong candidates are kept too; raise it, or say so with rule all"
+        f"select.threshold is always reached{where(config, rounds)}: {_givers(config)} no less than "
+        f"{bounds[0]:g}, so that wrong candidates are kept too; raise it, or say so with rule all"
     )
 
 
@@ -226,6 +240,41 @@ def old_data_on_old_weights(config: Config, prompts: PromptSets) -> Note | None:
     )
 
 
+def vote_of_few(config: Config, prompts: PromptSets) -> Note | None:
+    """A vote among too few candidates to be won."""
+    votes = [one.params.get("min_votes", 2) for one in config.score.scorers if one.name == "majority"]
+    if not votes:
+        return None
+    never = rounds_of(config, lambda sample, _: sample["num_candidates"] < max(votes))
+    if never:
+        return Note(
+            f"score.scorers: no answer can have the {max(votes)} votes that majority asks for (min_votes)"
+            f"{where(config, never)}; raise sample.num_candidates",
+            cannot_work=len(never) == config.rounds,
+        )
+    few = rounds_of(config, lambda sample, _: sample["num_candidates"] < FEW_VOTERS)
+    if not few:
+        return None
+    return Note(
+        f"score.scorers: majority counts the votes of fewer than {FEW_VOTERS} candidates{where(config, few)}, which "
+        "often agree or tie by chance (LMSI takes 32, TTRL 64); raise sample.num_candidates"
+    )
+
+
+def vote_on_held_out(config: Config, prompts: PromptSets) -> Note | None:
+    """A vote as the measure of single greedy answers, which have nobody to agree with."""
+    asked = config.judging_held_out.scorers if prompts.held_out() else ()
+    if prompts.retention is not None and prompts.retention.prompts is not None:
+        asked = (*asked, *config.judging_retention.scorers)
+    if all(one.name != "majority" for one in asked):
+        return None
+    return Note(
+        "evaluate.scorers: majority compares the candidates of a prompt with each other, and a held-out prompt has one "
+        "greedy answer; name a scorer that reads references there, such as exact",
+        cannot_work=True,
+    )
+
+
 def lone_gate(config: Config, prompts: PromptSets) -> Note | None:
     """A gate with nothing behind it."""
     if len(config.score.scorers) > 1 or not config.score.scorers[0].gate:
@@ -236,7 +285,20 @@ def lone_gate(config: Config, prompts: PromptSets) -> Note | None:
     )
 
 
+def _givers(config: Config) -> str:
+    name = config.select.normalise
+    return "these scorers give" if name == "none" else f"select.normalise: {name} gives"
+
+
+def _bounds_of_rules(config: Config) -> tuple[float, float] | None:
+    """The least and greatest value that rules may see; None where that cannot be told."""
+    betas = config.select.kl_beta if isinstance(config.select.kl_beta, tuple) else (config.select.kl_beta,)
+    if config.select.normalise == "zscore" or (any(betas) and config.select.normalise == "none"):
+        return None
+    return _bounds(config) if config.select.normalise == "none" else (0.0, 1.0)
+
+
 def _bounds(config: Config) -> tuple[float, float] | None:
     """The lowest and the highest value that a candidate can get; None where a scorer of the user's decides."""
     deciding = [one for one in config.score.scorers if one.weight or one.gate]
-    return (0.0, 1.0) if all(one.name in BUILT_IN for one in deciding) else None
+    return (0.0, 1.0) if all(one.name in BUILT_IN or is_bounded(one) for one in deciding) else None

@@ -10,6 +10,8 @@ from selftrain import prompts as prompt_room
 from selftrain.config import Config, at_round
 from selftrain.prompts import PromptSets
 
+UNBOUNDED = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -32,9 +34,17 @@ def distinct_rounds(config: Config) -> range:
 def rounds_of(config: Config, test: Callable[[dict[str, Any], dict[str, Any]], bool]) -> list[int]:
     """The rounds in which the test of the round's sample and select knobs is true."""
     looked_at = distinct_rounds(config)
-    found = [number for number in looked_at if test(at_round(config.sample, number), at_round(config.select, number))]
+    found = [number for number in looked_at if test(_drawn(config, number), at_round(config.select, number))]
     is_true_to_the_end = bool(found) and found[-1] == looked_at[-1]
     return found + list(range(looked_at[-1] + 1, config.rounds + 1)) * is_true_to_the_end
+
+
+def _drawn(config: Config, number: int) -> dict[str, Any]:
+    """The round's sample knobs; of a file's candidates, which knobs have no effect on, as if there were many of any."""
+    sample = at_round(config.sample, number)
+    if config.sample.policy is not None and config.sample.policy.file is not None:
+        sample |= {"temperature": 1.0, "max_new_tokens": UNBOUNDED}
+    return sample | ({"num_candidates": UNBOUNDED} if sample["num_candidates"] == "all" else {})
 
 
 def where(config: Config, rounds: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 from selftrain.advice.note import Note, distinct_rounds, starts_of
+from selftrain.arms import names_round
 from selftrain.config import Config, RoundNames, at_round, is_schedule
 from selftrain.prompts import PromptSets, shares, weights_of
 
@@ -86,6 +87,7 @@ def rounds_out_of_reach(config: Config, prompts: PromptSets) -> Note | None:
         "evaluate.sampled_rounds": config.evaluate.sampled_rounds,
         "evaluate.retention_rounds": config.evaluate.retention_rounds,
     }
+    named |= {"verifier.rounds": config.verifier.rounds} if config.verifier is not None else {}
     named |= {f"arms.{arm.name}.evaluate_rounds": arm.evaluate_rounds for arm in config.arms}
     beyond = {
         name: [one for one in rounds if isinstance(one, int) and one > config.rounds]
@@ -111,6 +113,25 @@ def idle_patience(config: Config, prompts: PromptSets) -> Note | None:
     if config.stop.patience is None or config.stop.patience < config.rounds:
         return None
     return Note(f"stop.patience is {config.stop.patience}, and there are {config.rounds} rounds: it never ends the run")
+
+
+def unasked_verifier(config: Config, prompts: PromptSets) -> Note | None:
+    """A verifier that has no answers to choose among."""
+    if config.verifier is None:
+        return None
+    numbers = range(1, config.rounds + 1)
+    named, sampled = (
+        {number for number in numbers if names_round(names, number, last=config.rounds)}
+        for names in (config.verifier.rounds, config.evaluate.sampled_rounds if prompts.held_out() else "none")
+    )
+    alone = sorted(named - sampled)
+    if not alone:
+        return None
+    return Note(
+        f"verifier.rounds: no answers are sampled after round{'s' * (len(alone) > 1)} {', '.join(map(str, alone))}, so "
+        "the verifier is trained and chooses among nothing; name them in evaluate.sampled_rounds, and give held-out "
+        "prompts"
+    )
 
 
 def nothing_to_delete(config: Config, prompts: PromptSets) -> Note | None:

@@ -23,13 +23,14 @@ from selftrain.auditing.asking import Asking
 from selftrain.auditing.checks import OfTask
 from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Audit, Check, is_passed
-from selftrain.config import Config
-from selftrain.errors import DataError
-from selftrain.opening import confined, one_at_a_time, opened, require_columns, set_of
+from selftrain.config import Config, ScoreConfig
+from selftrain.errors import ConfigError, DataError
+from selftrain.opening import as_judged, confined, one_at_a_time, opened, require_columns, set_of
 from selftrain.prompts import PromptSet
 from selftrain.prompts.rows import names_of
 from selftrain.records import Prompt
 from selftrain.reporting.figures import duration
+from selftrain.scoring import SCORERS
 from selftrain.scoring.combined import CombinedScorer
 
 if TYPE_CHECKING:
@@ -65,10 +66,16 @@ def show_audit(
     wanted = [set_of(prompts, name) for name in sets or ("train",)]
     require_columns(config, wanted)
     sandbox = confined(config, recipe, unsafe_no_sandbox=unsafe_no_sandbox, warn=terminal.warn)
-    with one_at_a_time(composed, sandbox) as scorer:
-        for one in wanted:
-            scorer.check_references([each for _, drawn in drawn_of(one, limit, seed) for each in drawn])
-        found = _audited_all(config, scorer, wanted, terminal, limit=limit, seed=seed, heavy=not unsafe_no_sandbox)
+    found = list[Audit]()
+    for sets_alike in _judged_alike(config, wanted):
+        of_sets = as_judged(config, sets_alike[0].name)
+        with one_at_a_time(composed, sandbox, sets_alike[0].name) as scorer:
+            for one in sets_alike:
+                scorer.check_references([each for _, drawn in drawn_of(one, limit, seed) for each in drawn])
+            heavy = not unsafe_no_sandbox
+            found += _audited_all(of_sets, scorer, sets_alike, terminal, limit=limit, seed=seed, heavy=heavy)
+        if not all(one.complete for one in found):
+            break
     passed = len(found) == len(wanted) and all(one.passed for one in found)
     if as_json:
         print(json.dumps({"passed": passed, "audits": [asdict(one) for one in found]}, indent=1))
@@ -78,6 +85,24 @@ def show_audit(
     if not all(one.complete for one in found):
         return STOPPED
     return 0 if passed else FAILED
+
+
+def _judged_alike(config: Config, wanted: Sequence[PromptSet]) -> list[list[PromptSet]]:
+    """The sets in groups, each judged by one scorer. Raises ConfigError for one that judges no answer by itself."""
+    alike: list[tuple[ScoreConfig, list[PromptSet]]] = []
+    for one in wanted:
+        judging = as_judged(config, one.name).score
+        if any(scorer.name in SCORERS and SCORERS[scorer.name].compares for scorer in judging.scorers if scorer.weight):
+            raise ConfigError(
+                f"--set {one.name}: majority compares the candidates of a prompt with each other, so there is nothing "
+                "to try with single answers; --set test tries evaluate.scorers"
+            )
+        known = next((sets for other, sets in alike if other == judging), None)
+        if known is None:
+            alike.append((judging, [one]))
+        else:
+            known.append(one)
+    return [sets for _, sets in alike]
 
 
 def _audited_all(

@@ -3,8 +3,12 @@
     knobs     what a section is; schedules (`PerRound`) and guards
     data      model, prompts
     judging   score, select
+    filtering what select asks of the texts of a whole round
     method    sample, train
+    generator who samples, where it is not the policy; endpoints
     measures  evaluate, stop, alarms
+    verifier  the trained verifier
+    curation  the data set that a single round leaves
     running   arms, track, ranks
     run       the whole
 
@@ -17,13 +21,17 @@ it decides whether a phase goes on, or how fast, never what it publishes. `round
 
 from __future__ import annotations
 
+from selftrain.config.curation import CurateConfig
 from selftrain.config.data import Columns, FewShot, ModelConfig, PromptsConfig, SourceConfig, ThinkingConfig
+from selftrain.config.filtering import DecontaminateConfig, NearDuplicatesConfig, QualityConfig
+from selftrain.config.generator import EndpointConfig, GeneratorConfig
 from selftrain.config.judging import ExtractConfig, SandboxConfig, ScoreConfig, ScorerConfig, SelectConfig
 from selftrain.config.knobs import GUARD, PerRound, Section, at_round, fingerprinted, is_schedule, one, resolved
 from selftrain.config.measures import ALARM_NAMES, AlarmName, AlarmsConfig, EvaluateConfig, RoundNames, StopConfig
 from selftrain.config.method import SampleConfig, TrainConfig
 from selftrain.config.run import RUN_NAME, Config, config_of_arm
 from selftrain.config.running import ARMS, ArmConfig, RanksConfig, TrackConfig, WandbConfig
+from selftrain.config.verifier import VerifierConfig
 
 __all__ = [
     "ALARM_NAMES",
@@ -35,12 +43,18 @@ __all__ = [
     "ArmConfig",
     "Columns",
     "Config",
+    "CurateConfig",
+    "DecontaminateConfig",
+    "EndpointConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "FewShot",
+    "GeneratorConfig",
     "ModelConfig",
+    "NearDuplicatesConfig",
     "PerRound",
     "PromptsConfig",
+    "QualityConfig",
     "RanksConfig",
     "RoundNames",
     "SampleConfig",
@@ -54,6 +68,7 @@ __all__ = [
     "ThinkingConfig",
     "TrackConfig",
     "TrainConfig",
+    "VerifierConfig",
     "WandbConfig",
     "at_round",
     "config_of_arm",

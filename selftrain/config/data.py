@@ -85,6 +85,9 @@ class Columns(Section):
     completion: str = "completion"
     """A known good answer in full, as the policy would write it (in format text, with the space before it). Only
     `prompts.seed_data` and the arm `gold` train on it; a row without it gives its reference instead."""
+    completions: str = "completions"
+    """Several candidates of the prompt in one row: a list of texts. Only `sample.policy.file` reads it; prompts do not
+    keep it."""
     text: str = "text"
     """Of retention rows: a text whose perplexity is measured."""
     identity: str | None = None
@@ -94,7 +97,8 @@ class Columns(Section):
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
-def _source(value: Any) -> Any:
+def as_source(value: Any) -> Any:
+    """A path alone is a source by its path."""
     return {"path": value} if isinstance(value, str) else value
 
 
@@ -134,7 +138,7 @@ class SourceConfig(Section):
     """Which column of a row holds what."""
     template: str | None = None
     """Instead of `prompts.template`, for this source."""
-    mix: dict[str, Annotated[SourceConfig, BeforeValidator(_source)]] | None = None
+    mix: dict[str, Annotated[SourceConfig, BeforeValidator(as_source)]] | None = None
     """Several sources by the name of their task: {arithmetic: {path: a.jsonl}, logic: {path: b.jsonl, weight: 2}}.
     Every metric of a set is also given by task."""
     weight: float = Field(default=1.0, gt=0)
@@ -168,7 +172,7 @@ class SourceConfig(Section):
         return dict[str | None, SourceConfig](self.mix.items())
 
 
-Source = Annotated[SourceConfig, BeforeValidator(_source)]
+Source = Annotated[SourceConfig, BeforeValidator(as_source)]
 
 
 class FewShot(Section):

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from selftrain.config.filtering import DecontaminateConfig, NearDuplicatesConfig, QualityConfig
+from selftrain.config.generator import EndpointConfig
 from selftrain.config.knobs import GUARD, PerRound, Section
 from selftrain.records import FINISH_REASONS, FinishReason
 
@@ -76,12 +78,13 @@ class ScorerConfig(Section):
     """One scorer of the list."""
 
     name: str
-    """A built-in one (exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym, code),
-    or `file.py:function`."""
+    """A built-in one (exact, normalised, numeric, regex, choice, math, json_schema, reasoning_gym, code, majority,
+    given, llm_judge, reward_model, process_reward_model), or `file.py:function`."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the scorer. Those of a built-in one are documented at its function in selftrain/scoring:
-    rules.py, choice.py, mathematics.py, structured.py, gym.py; `code` (tests, entry_point, setup, prepend, partial,
-    weak, float_tolerance) in code/judge.py."""
+    rules.py, choice.py, mathematics.py, structured.py, gym.py, majority.py; `code` (tests, entry_point, setup,
+    prepend, partial, weak, float_tolerance) in code/judge.py; `given` (column, minimum, scale) in given.py;
+    `llm_judge` in llm_judge/judge.py."""
     weight: float = Field(default=1.0, ge=0)
     """Share in the candidate's value, which is the weighted mean over scorers. 0: only looked at, or only a gate."""
     extract: Annotated[ExtractConfig, BeforeValidator(as_extract)] = ExtractConfig()
@@ -90,9 +93,19 @@ class ScorerConfig(Section):
     gate: bool = False
     """A candidate that this scorer does not find right (value under 1) has value 0, and no later scorer is asked."""
     cost: float | None = Field(default=None, ge=0)
-    """Cheaper scorers are asked first. Null: 1 for a built-in rule, 10 for one that runs in a process of its own."""
+    """Cheaper scorers are asked first. Null: 1 for a built-in rule, 10 for one that runs in a process of its own,
+    100 for one that is a model or asks one."""
     tasks: tuple[str, ...] = ()
     """Of a `mix`: judges only these. Empty: all."""
+
+    def without_guards(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Less how patiently an endpoint is asked, and how often a judge may be fooled."""
+        params = {name: value for name, value in values["params"].items() if name != "max_canary_rate"}
+        if isinstance(endpoint := params.get("endpoint"), dict):
+            fields = EndpointConfig.model_fields
+            patience = {name for name, one in fields.items() if one.json_schema_extra == GUARD}
+            params["endpoint"] = {name: value for name, value in endpoint.items() if name not in patience}
+        return {**values, "params": params}
 
 
 def as_scorer(value: Any) -> Any:
@@ -141,17 +154,30 @@ class ScoreConfig(Section):
     this process, at most 8, and 1 for functions of your own, which may keep state."""
     overlap: bool = Field(default=True, json_schema_extra=GUARD)
     """Judge a block of candidates while the next ones are sampled. The results are the same without."""
+    one_model_at_a_time: bool = Field(default=False, json_schema_extra=GUARD)
+    """While a learned scorer judges, the policy leaves the accelerator's memory, and the other way round. Then nothing
+    is judged while candidates are sampled, as with `overlap: false`."""
     sandbox: SandboxConfig = SandboxConfig()
     """For the scorer `code`."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether candidates are judged while others are sampled."""
+        return self.overlap and not self.one_model_at_a_time
 
     @field_validator("scorers")
     @classmethod
     def _weights_make_a_mean(cls, value: tuple[ScorerConfig, ...]) -> tuple[ScorerConfig, ...]:
-        for task in {*(name for one in value for name in one.tasks), None}:
-            asked = [one for one in value if task is None or not one.tasks or task in one.tasks]
-            if not any(one.weight for one in asked):
-                raise ValueError(f"no scorer{f' of task {task}' if task else ''} has a weight above 0")
-        return value
+        return require_weights(value)
+
+
+def require_weights(scorers: tuple[ScorerConfig, ...]) -> tuple[ScorerConfig, ...]:
+    """The scorers; ValueError where those of a task, or all of them, have no weight."""
+    for task in {*(name for one in scorers for name in one.tasks), None}:
+        asked = [one for one in scorers if task is None or not one.tasks or task in one.tasks]
+        if scorers and not any(one.weight for one in asked):
+            raise ValueError(f"no scorer{f' of task {task}' if task else ''} has a weight above 0")
+    return scorers
 
 
 class SelectConfig(Section):
@@ -167,6 +193,14 @@ class SelectConfig(Section):
     rule: Literal["threshold", "best_of_n", "top_k", "top_fraction", "above_mean", "all", "random"] = "threshold"
     """By value: all from `threshold` up; each prompt's best, or `top_k` best; the best `top_fraction` of the round;
     those above their prompt's mean; or all, or `count` at random."""
+    normalise: Literal["none", "global_minmax", "per_prompt_minmax", "zscore"] = "none"
+    """What rules see instead of the raw values of the scored candidates: moved to [0, 1] by the least and greatest
+    value of the round, or of the prompt (all equal: 0.5); or minus the round's mean, over its standard deviation (all
+    equal: 0). Duplicates and caps go by it too; filters, buffers and files have the raw value."""
+    kl_beta: PerRound[Annotated[float, Field(ge=0)]] = 0.0
+    """Rules see the value minus this times log(p / p0), where p is the probability of the completion under the policy
+    that wrote it and p0 under the policy of round 0 (RAFT, Dong et al. 2023, arXiv 2304.06767, equation 5). For ranking
+    alone; before `normalise`. Takes candidates of the policy (no `sample.policy`)."""
     threshold: PerRound[float] = 1.0
     """Rule `threshold`: keep values of at least this."""
     top_k: PerRound[Annotated[int, Field(ge=1)]] = 1
@@ -185,11 +219,17 @@ class SelectConfig(Section):
     """Shorter candidates leave; the stop token counts."""
     max_completion_tokens: int | None = Field(default=None, ge=1)
     """Longer candidates leave."""
+    quality: QualityConfig | None = None
+    """Bounds on lengths in words, repetition, symbols; asked before `filters`."""
     filters: tuple[str, ...] = ()
     """Functions of your own, `file.py:function`, asked after the length: True keeps a candidate, False or a reason in
     words lets it leave. They run in this process. Controls leave them out, as they leave out the rule."""
+    decontaminate: DecontaminateConfig | None = None
+    """Candidates that share long word n-grams with evaluation sets leave, after the filters."""
     dedup: Literal["none", "exact", "normalised"] = "exact"
     """Among the candidates of a prompt: equal token text, or equal but for case and white space."""
+    near_duplicates: NearDuplicatesConfig | None = None
+    """Of candidates that are nearly the same the best one stays, after `dedup`."""
     max_per_prompt: PerRound[Annotated[int, Field(ge=1)]] | None = None
     """The best values first; ties by candidate index."""
     mix_seed_data: PerRound[Annotated[float, Field(ge=0, lt=1)]] = 0.0
@@ -199,6 +239,11 @@ class SelectConfig(Section):
     """All that was sampled, or only what follows the reasoning (`model.thinking`)."""
     min_survivors: int = Field(default=0, ge=0, json_schema_extra=GUARD)
     """Fewer is an error. With 0, a round without survivors skips training, keeps the policy and goes on."""
+
+    def without_guards(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A step that is off is not there."""
+        off = {"quality": None, "decontaminate": None, "near_duplicates": None, "normalise": "none", "kl_beta": 0.0}
+        return {name: value for name, value in values.items() if name not in off or value != off[name]}
 
     @model_validator(mode="after")
     def _rule_has_what_it_needs(self) -> SelectConfig:

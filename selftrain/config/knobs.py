@@ -25,6 +25,10 @@ class Section(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    def without_guards(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The section's values for a fingerprint, less what in its tables of plain data cannot change a result."""
+        return values
+
     @model_validator(mode="after")
     def _schedules_are_not_empty(self) -> Section:
         for name in type(self).model_fields:
@@ -61,14 +65,17 @@ def at_round(section: Section, round_number: int) -> dict[str, Any]:
 
 
 def fingerprinted(section: Section, round_number: int = 1) -> dict[str, Any]:
-    """What of the section enters fingerprints in that round: all of it but the guards, also of sections in it."""
+    """What of the section enters fingerprints in that round: all of it but the guards, also of sections in it, and but
+    what a section itself leaves out (`without_guards`)."""
     values = at_round(section, round_number)
     for name, field in type(section).model_fields.items():
         if field.json_schema_extra == GUARD:
             del values[field.alias or name]
         elif isinstance(part := getattr(section, name), Section):
             values[field.alias or name] = fingerprinted(part, round_number)
-    return values
+        elif isinstance(part, tuple) and part and all(isinstance(one, Section) for one in part):
+            values[field.alias or name] = [fingerprinted(one, round_number) for one in part]
+    return section.without_guards(values)
 
 
 def resolved(section: T, round_number: int) -> T:

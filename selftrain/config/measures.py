@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from selftrain.config.judging import ScorerConfig, as_scorer
+from selftrain.config.judging import ScorerConfig, as_scorer, require_weights
 from selftrain.config.knobs import Section
 
 RoundNames: TypeAlias = Literal["all", "none"] | tuple[Annotated[int, Field(ge=0)] | Literal["first", "last"], ...]
@@ -37,10 +37,25 @@ class EvaluateConfig(Section):
     """So many of the round's own prompts are asked greedily too, for the gap between trained and held out. 0: none."""
     drift_candidates: int = Field(default=256, ge=0)
     """So many sampled candidates of a round are read by the base model too, for the KL to it. 0: none."""
+    scorers: tuple[Annotated[ScorerConfig, BeforeValidator(as_scorer)], ...] = ()
+    """What judges held-out answers, and those to trained prompts; of all arms alike. Empty: `score.scorers`. A method
+    that selects by what it cannot be measured by (a majority vote, a reward model that may be fooled) needs others
+    here; one of weight 0 is only reported."""
+    correct_at: float | None = None
+    """An answer is right when its value is at least this. Null: `score.correct_at`."""
+    decide_by: Literal["correct", "value"] = "correct"
+    """What the best round, `stop.patience`, `stop.target` and `stop.max_regression` go by on validation, and the
+    verdict speaks of first: the share of right greedy answers (pass@1), or their mean value, for scorers that grade."""
     retention_rounds: RoundNames = ("first", "last")
     """Rounds at which `prompts.retention` is measured."""
     retention_scorers: tuple[Annotated[ScorerConfig, BeforeValidator(as_scorer)], ...] = ()
-    """What judges the answers to retention prompts; not used where retention is texts. Empty: `score.scorers`."""
+    """What judges the answers to retention prompts; not used where retention is texts. Empty: what judges held-out
+    answers."""
+
+    @field_validator("scorers", "retention_scorers")
+    @classmethod
+    def _weights_make_a_mean(cls, value: tuple[ScorerConfig, ...]) -> tuple[ScorerConfig, ...]:
+        return require_weights(value)
 
     @model_validator(mode="after")
     def _enough_samples(self) -> EvaluateConfig:
@@ -56,16 +71,16 @@ class StopConfig(Section):
     """End after so many rounds in a row without a new best on validation."""
     min_gain: float = Field(default=0.0, ge=0)
     """What counts as a new best: at least so much above the old one."""
-    target: float | None = Field(default=None, gt=0, le=1)
-    """End when greedy pass@1 on validation reaches this."""
+    target: float | None = Field(default=None, gt=0)
+    """End when greedy pass@1 on validation reaches this (`evaluate.decide_by: value`: the mean value)."""
     max_hours: float | None = Field(default=None, gt=0)
     """Do not start another round once the run's phases took this long in all."""
     max_sampled_tokens: int | None = Field(default=None, ge=1)
     """Do not start another round once so many tokens were sampled for training."""
-    max_regression: float | None = Field(default=None, ge=0, lt=1)
-    """A round whose pass@1 on validation is more than this below the best so far is not built upon: the next round
-    samples from the best policy, and starts from it where it would start from the previous one. Unlike the other stop
-    rules it changes what later rounds do, so it enters their fingerprints."""
+    max_regression: float | None = Field(default=None, ge=0)
+    """A round whose pass@1 (or value, by `evaluate.decide_by`) on validation is more than this below the best so far is
+    not built upon: the next round samples from the best policy, and starts from it where it would start from the
+    previous one. Unlike the other stop rules it changes what later rounds do, so it enters their fingerprints."""
 
 
 AlarmName: TypeAlias = Literal[
@@ -77,6 +92,8 @@ AlarmName: TypeAlias = Literal[
     "kept_precision",
     "coverage_stalled",
     "kl_jump",
+    "labels_falling",
+    "reward_hacking",
 ]
 ALARM_NAMES: tuple[AlarmName, ...] = get_args(AlarmName)
 
@@ -108,3 +125,8 @@ class AlarmsConfig(Section):
     """kl_jump: KL to the base model per token grew by this factor over a round ..."""
     kl_floor: float = Field(default=0.1, ge=0)
     """... and is above this, in nats."""
+    label_fall: float = Field(default=0.05, ge=0, le=1)
+    """labels_falling: of the labels that a vote gives, so much less are right than in the best round before."""
+    truth_fall: float = Field(default=0.05, ge=0, le=1)
+    """reward_hacking: of the candidates, so much less are right than in the best round before, and their values are no
+    lower. Both are told by a scorer of weight 0 in `score.scorers`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from selftrain.config.generator import GeneratorConfig
 from selftrain.config.knobs import GUARD, PerRound, Section
 
 
@@ -14,10 +16,14 @@ class SampleConfig(Section):
 
     engine: str = "transformers"
     """`transformers` (built in), or `scripted` (answers from a function; no model: for tests)."""
+    policy: GeneratorConfig | None = None
+    """Who writes the candidates. Null: the current policy. Others: {model: ...}, {endpoint: {url, model}},
+    {checkpoints: [...]}, {file: candidates.parquet}. Held-out prompts are always answered by the policy."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of an engine that takes any (`scripted`: {function: file.py:function})."""
-    num_candidates: PerRound[Annotated[int, Field(ge=1, le=100_000)]] = 8
-    """Candidates per prompt."""
+    num_candidates: PerRound[Literal["all"] | Annotated[int, Field(ge=1, le=100_000)]] = 8
+    """Candidates per prompt. With `policy.file`: at most so many, the first ones; `all`, which is then the default,
+    takes as many as there are."""
     temperature: PerRound[Annotated[float, Field(ge=0)]] = 1.0
     """0 is greedy."""
     top_p: PerRound[Annotated[float, Field(gt=0, le=1)]] = 1.0
@@ -34,6 +40,20 @@ class SampleConfig(Section):
     """More stop tokens than the model's own."""
     block_size: PerRound[Annotated[int, Field(ge=1)]] = 32
     """Prompts per block. Changes results in the last bits, so it is in the fingerprint."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_decides(cls, data: Any) -> Any:
+        policy = data.get("policy") if isinstance(data, Mapping) else None
+        has_file = isinstance(policy, Mapping) and policy.get("file") is not None
+        return {**data, "num_candidates": "all"} if has_file and "num_candidates" not in data else data
+
+    @model_validator(mode="after")
+    def _all_are_there(self) -> SampleConfig:
+        asked = self.num_candidates if isinstance(self.num_candidates, tuple) else (self.num_candidates,)
+        if "all" in asked and (self.policy is None or self.policy.file is None):
+            raise ValueError("num_candidates: all takes what sample.policy.file holds; without one, give a number")
+        return self
 
 
 class TrainConfig(Section):

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from selftrain.config.curation import CurateConfig
 from selftrain.config.data import ModelConfig, PromptsConfig
 from selftrain.config.judging import ScoreConfig, SelectConfig
 from selftrain.config.knobs import Section
 from selftrain.config.measures import AlarmsConfig, EvaluateConfig, StopConfig
 from selftrain.config.method import SampleConfig, TrainConfig
 from selftrain.config.running import ARM_SECTIONS, ArmConfig, RanksConfig, TrackConfig, as_arms
+from selftrain.config.verifier import VerifierConfig
 
 RUN_NAME = re.compile(r"(?![.-])[A-Za-z0-9._-]{1,64}(?<!\.)")
 
@@ -34,6 +36,8 @@ class Config(Section):
     select: SelectConfig = SelectConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    verifier: VerifierConfig | None = None
+    curate: CurateConfig = CurateConfig()
     stop: StopConfig = StopConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     arms: Annotated[tuple[ArmConfig, ...], BeforeValidator(as_arms)] = ()
@@ -49,6 +53,19 @@ class Config(Section):
         if not RUN_NAME.fullmatch(value):
             raise ValueError(f"{value!r} cannot name a folder; use letters, digits, '.', '_', '-' (at most 64)")
         return value
+
+    @property
+    def judging_held_out(self) -> ScoreConfig:
+        """`score` with the scorers that judge held-out answers, and from when on these are right."""
+        named, bar = self.evaluate.scorers, self.evaluate.correct_at
+        own = {**({"scorers": named} if named else {}), **({} if bar is None else {"correct_at": bar})}
+        return self.score.model_copy(update=own) if own else self.score
+
+    @property
+    def judging_retention(self) -> ScoreConfig:
+        """`score` with the scorers that judge answers to retention prompts."""
+        named = self.evaluate.retention_scorers
+        return self.judging_held_out.model_copy(update={"scorers": named}) if named else self.judging_held_out
 
     @model_validator(mode="after")
     def _arms_can_run(self) -> Config:
@@ -80,6 +97,47 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _scorers_of_held_out_prompts_have_tasks(self) -> Config:
+        sets = (self.prompts.train, self.prompts.validate_, self.prompts.test)
+        tasks = {task for one in sets if one is not None for task in one.mix or ()}
+        for one in self.evaluate.scorers:
+            for task in one.tasks:
+                if task not in tasks:
+                    known = f"the tasks: {', '.join(sorted(tasks))}" if tasks else "no set of prompts is a mix"
+                    raise ValueError(
+                        f"evaluate.scorers: {one.name} judges the task {task!r}, which no set has; {known}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _ratios_have_log_probabilities(self) -> Config:
+        if not any(_values(self.select.kl_beta)):
+            return self
+        takes = "select.kl_beta compares the policy's log-probabilities with those of round 0"
+        if self.sample.policy is not None:
+            raise ValueError(
+                f"{takes}, and with sample.policy: {self.sample.policy.kind} another writes the candidates; set "
+                "select.kl_beta: 0"
+            )
+        if self.sample.engine == "scripted":
+            raise ValueError(f"{takes}, and sample.engine: scripted has no model; set select.kl_beta: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_shares(self) -> Config:
+        if self.evaluate.decide_by == "value":
+            return self
+        for name in ("target", "max_regression"):
+            bound = getattr(self.stop, name)
+            if bound is not None and (bound > 1 or (bound == 1 and name == "max_regression")):
+                limit = "at most 1" if name == "target" else "under 1"
+                raise ValueError(
+                    f"stop.{name} is {bound:g}, and it is a share of right answers, {limit}; correct it, or set "
+                    "evaluate.decide_by: value"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _decisions_have_validation(self) -> Config:
         stop = self.stop
         needs = {
@@ -87,6 +145,7 @@ class Config(Section):
             "stop.patience": stop.patience is not None,
             "stop.target": stop.target is not None,
             "stop.max_regression": stop.max_regression is not None,
+            "evaluate.decide_by: value": self.evaluate.decide_by == "value",
             "alarms.stop_on: memorising": "memorising" in self.alarms.stop_on,
             "alarms.stop_on: entropy_collapse": "entropy_collapse" in self.alarms.stop_on,
         }

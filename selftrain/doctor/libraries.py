@@ -24,7 +24,9 @@ PURPOSE = {
     "reasoning-gym": "prompts and scorers named reasoning_gym",
     "quantized": "model.quantization",
     "vllm": "sample.engine: vllm",
-    "openai": "answers from a server",
+    "openai": "sample.policy.endpoint and the scorer llm_judge",
+    "filters": "select.near_duplicates",
+    "embeddings": "select.near_duplicates by: embedding",
 }
 TRACKER = "track.also: {name}"
 

@@ -17,7 +17,8 @@ from selftrain.doctor.findings import Finding, note, ok, problem
 from selftrain.doctor.outside import offline_variables
 from selftrain.errors import ConfigError, DependencyError, SandboxRefused, SelftrainError
 from selftrain.sandboxing import needs_sandbox
-from selftrain.whereabouts import PACKAGE, beside, hub_cache, is_nowhere, package_file, snapshot
+from selftrain.selection import near_duplicates
+from selftrain.whereabouts import NO_MODEL, PACKAGE, beside, hub_cache, is_nowhere, package_file, snapshot
 from selftrain.world import GPU_DEVICES
 
 AREA = "recipe"
@@ -80,6 +81,8 @@ def _model(config: Config, folder: Path) -> Iterator[Finding]:
     path = beside(name, folder)
     if config.sample.engine == "scripted" and config.train.trainer == "scripted":
         yield ok(AREA, "model: none is used (scripted engine and trainer)")
+    elif name == NO_MODEL:
+        yield ok(AREA, "model: none is loaded (for `selftrain curate` alone)")
     elif name.startswith(PACKAGE):
         yield _in_package(name)
     elif path.exists():
@@ -156,9 +159,12 @@ def _packages(config: Config) -> Iterator[Finding]:
         needed.append(("model.attn_implementation", "flash_attn", "flash-attn"))
     sets = (config.prompts.train, config.prompts.validate_, config.prompts.test)
     paths = [one.path or "" for source in sets if source is not None for one in source.sources.values()]
-    scorers = [one.name for one in config.score.scorers]
+    scorers = [one.name for one in (*config.score.scorers, *config.judging_held_out.scorers)]
     if "reasoning_gym" in scorers or any(path.startswith("reasoning_gym:") for path in paths):
         needed.append(("reasoning_gym", "reasoning_gym", "reasoning-gym"))
+    if (near := config.select.near_duplicates) is not None:
+        module, extra = near_duplicates.NEEDS[near.by]
+        needed.append(("select.near_duplicates", module, f"'selftrain[{extra}]'"))
     for why, module, package in needed:
         if importlib.util.find_spec(module) is None:
             yield problem(AREA, f"{why} needs {package}, which is not installed", f"pip install {package}")

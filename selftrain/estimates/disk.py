@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import ceil
 
-from selftrain.arms import arms_of
+from selftrain.arms import arms_of, names_round
 from selftrain.config import Config
 from selftrain.estimates.amounts import Amounts
 from selftrain.estimates.saved import SavedModel
@@ -50,7 +50,7 @@ def disk(config: Config, work: Work, amounts: Amounts, model: SavedModel | None)
 
 
 def adapters(config: Config, work: Work, model: SavedModel | None) -> float:
-    """Bytes of the adapters that stay; 0 where the model is not known.
+    """Bytes of the adapters that stay, verifiers included; 0 where the model is not known.
 
     With `keep: best_and_last` two of each arm stay, or all of fewer rounds.
     """
@@ -61,6 +61,11 @@ def adapters(config: Config, work: Work, model: SavedModel | None) -> float:
         rounds = sum(one.arm == arm.name for one in work.trainings)
         number = rounds if config.keep == "all" else min(2, rounds)
         found += number * (ADAPTER_NUMBER * model.lora_parameters(arm.config.train.lora) + ADAPTER_FOLDER)
+    if config.verifier is not None:
+        named = config.verifier.rounds
+        rounds = sum(names_round(named, number, last=config.rounds) for number in range(1, config.rounds + 1))
+        number = rounds if config.keep == "all" else min(2, rounds)
+        found += number * (ADAPTER_NUMBER * model.lora_parameters(config.verifier.lora) + ADAPTER_FOLDER)
     return found
 
 

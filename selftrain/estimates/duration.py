@@ -21,7 +21,7 @@ def seconds(config: Config, work: Work, amounts: Amounts) -> dict[str, float | N
     rates = {
         "sample": (
             before.seconds_per("sample", lambda one: one.metrics.get("sample/tokens", 0.0)),
-            sum(map(amounts.sampled_tokens, candidates)),
+            sum(amounts.sampled_tokens(one) for one in candidates if one.is_drawn_here),
         ),
         "score": (before.seconds_per("score", lambda one: float(one.rows)), float(answers)),
         "select": (

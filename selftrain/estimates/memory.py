@@ -53,8 +53,9 @@ def memory(config: Config, work: Work, amounts: Amounts, model: SavedModel, devi
     """Of one process, with all answers as long as they may get: a batch is as long as its longest answer."""
     size = bytes_per_number(config, model, device)
     weights = float(model.parameters * _weight_size(config, size))
+    drawn = [one for one in work.askings if one.is_drawn_here]
     phases = {
-        "sampling": max((_sampling(one, amounts, model, size) for one in work.askings), default=0.0),
+        "sampling": max((_sampling(one, amounts, model, size) for one in drawn), default=0.0),
         "reading": _reading(config, work, amounts, model, size),
         "training": max((_training(config, number, amounts, model, size) for number in _rounds(work)), default=0.0),
     }
@@ -115,7 +116,7 @@ def _reading(config: Config, work: Work, amounts: Amounts, model: SavedModel, si
         of_asking = [
             min(one.answers, config.evaluate.drift_candidates) * amounts.answer_tokens(one)
             for one in work.askings
-            if one.kind == "sampled" or (one.kind == "candidates" and one.round > 1)
+            if one.kind == "sampled" or (one.kind == "candidates" and one.round > 1 and one.is_drawn_here)
         ]
         tokens = max([tokens, *of_asking])
     if not tokens:

@@ -23,7 +23,7 @@ from selftrain.estimates.saved import SavedModel, find
 from selftrain.estimates.work import Asking, Work, count
 from selftrain.prompts import PromptSets
 from selftrain.reporting.figures import duration, size
-from selftrain.whereabouts import cache_dir
+from selftrain.whereabouts import NO_MODEL, cache_dir
 
 Row = tuple[str, str, str]
 # Each round's prompts are drawn anew, and an arm may go its own way in any of them: more rounds are not counted out.
@@ -49,7 +49,8 @@ class Estimate:
     @property
     def sampled_tokens(self) -> float:
         """Of candidates, in all arms."""
-        return fsum(self.amounts.sampled_tokens(one) for one in self.work.askings if one.kind == "candidates")
+        drawn = (one for one in self.work.askings if one.kind == "candidates" and one.is_drawn_here)
+        return fsum(map(self.amounts.sampled_tokens, drawn))
 
     @property
     def evaluated_tokens(self) -> float:
@@ -75,7 +76,8 @@ class Estimate:
     def notes(self) -> Iterator[str]:
         """What does not go with the model's context, tokens and layers or `train.max_length`, a sentence each."""
         asked, config = self.amounts.prompts["train"].longest, self.amounts.config
-        limit = max((one.max_new_tokens for one in self.work.askings if one.kind == "candidates"), default=0)
+        drawn = [one for one in self.work.askings if one.kind == "candidates" and one.is_drawn_here]
+        limit = max((one.max_new_tokens for one in drawn), default=0)
         context = self.model.context if self.model is not None else None
         if context is not None and asked + limit > context:
             yield (
@@ -126,7 +128,8 @@ class Estimate:
 def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimate:
     """Estimate a run of the recipe with these prompts, kept under `runs_dir`."""
     config = composed.config.model_copy(update={"rounds": min(composed.config.rounds, COUNTED_ROUNDS)})
-    has_model = not (config.sample.engine == "scripted" and config.train.trainer == "scripted")
+    is_scripted = config.sample.engine == "scripted" and config.train.trainer == "scripted"
+    has_model = not is_scripted and config.model.path != NO_MODEL
     model = find(config.model, composed.folder, cache_dir()) if has_model else None
     device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
     count_tokens = counter(config.model, model) if has_model else Counter(config.model, None, None, is_scripted=True)

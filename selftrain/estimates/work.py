@@ -10,10 +10,11 @@ from selftrain import controls
 from selftrain import prompts as prompt_room
 from selftrain.arms import Arm, arms_of, names_round
 from selftrain.config import Config, at_round, one, resolved
-from selftrain.planning import for_training, greedy
+from selftrain.planning import for_training, greedy, num_candidates
 from selftrain.prompts import PromptSets
 from selftrain.records import Prompt
 
+UNKNOWN = 8  # candidates of a prompt
 Kind = Literal["candidates", "greedy", "sampled", "retention"]
 
 
@@ -29,6 +30,8 @@ class Asking:
     num_candidates: int
     max_new_tokens: int
     block_size: int
+    is_drawn_here: bool = True
+    """False of candidates that exist, or that a server or another model writes."""
 
     @property
     def answers(self) -> int:
@@ -156,6 +159,17 @@ class Asked:
             self._found[key] = found
         return self._found[key]
 
+    def each(self, arm: Arm, number: int) -> int:
+        """Candidates of each prompt. Of a file that is also that of the prompts, the mean; what another holds is known
+        once it is read, and taken to be `UNKNOWN`."""
+        count = num_candidates(arm.config, number)
+        if count is not None:
+            return count
+        policy = arm.config.sample.policy
+        is_same = policy is not None and policy.file is not None and policy.file.path == arm.config.prompts.train.path
+        num_rows = self.num_known + self._train.num_duplicates
+        return max(1, round(num_rows / max(1, self.num_known))) if is_same else UNKNOWN
+
 
 def _candidates(arm: Arm, asked: Asked, number: int) -> Asking:
     knobs = resolved(arm.config.sample, number)
@@ -165,15 +179,16 @@ def _candidates(arm: Arm, asked: Asked, number: int) -> Asking:
         "candidates",
         "train",
         asked(arm, number),
-        one(knobs.num_candidates),
+        asked.each(arm, number),
         for_training(arm.config, number).max_new_tokens,
         one(knobs.block_size),
+        arm.config.sample.policy is None or bool(arm.config.sample.policy.checkpoints),
     )
 
 
 def _training(arm: Arm, asked: Asked, number: int, selects: bool) -> Choosing:
     num_prompts = len(asked(arm, number))
-    num_candidates = one(resolved(arm.config.sample, number).num_candidates)
+    num_candidates = asked.each(arm, number)
     in_reach = min(num_prompts * number, asked.num_known)
     return Choosing(arm.name, number, num_prompts, num_prompts * num_candidates, in_reach, selects)
 

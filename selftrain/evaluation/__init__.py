@@ -7,7 +7,13 @@
     alarms      what in those metrics is worth a warning
     metrics     pass@k, maj@k and the flat metrics of one set of held-out prompts
     statistics  intervals of means and of paired differences, over prompts
-    decisions   the best round, what to build upon, when to stop, and the verdict of a run
+    figures     pass@1, value and parts: what a set of held-out prompts has for each prompt
+    spans       intervals of values that may be any number
+    labels      how good labels are that come from no reference
+    decisions   the best round, what to build upon, when to stop
+    verdicts    what a run may claim, in numbers and words
+    wording     how figures are written
+    across_seeds  one figure over several seeds
     seeds       the seeds of one recipe together: intervals over seeds, over prompts, over both
     comparison  runs against each other, on the prompts that both were asked
 

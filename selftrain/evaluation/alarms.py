@@ -218,6 +218,50 @@ def _kl_jump(rounds: Rounds, last: int, config: AlarmsConfig) -> str | None:
     )
 
 
+def _labels_falling(rounds: Rounds, last: int, config: AlarmsConfig) -> str | None:
+    """The avalanche of learning from one's own votes: what most candidates say is wrong more often, is learnt, and is
+    said by more of them in the next round."""
+    fall = _fallen(rounds, "score/label_accuracy", last, config.label_fall)
+    if fall is None:
+        return None
+    best, before, now = fall
+    return (
+        f"{now:.1%} of the labels are right, after {before:.1%} in round {best} (alarms.label_fall "
+        f"{config.label_fall:.1%}), and wrong ones teach their mistakes to the next round's voters; raise "
+        "min_agreement of the scorer majority, ask fresh prompts, train from the base model (train.init_from: base), "
+        "or stop here"
+    )
+
+
+def _reward_hacking(rounds: Rounds, last: int, config: AlarmsConfig) -> str | None:
+    """A learned reward that no longer follows what it stands for (Gao et al. 2022, arXiv 2210.10760). Of labels that a
+    vote gives, `_labels_falling` speaks."""
+    fall = _fallen(rounds, "score/truth_share", last, config.truth_fall)
+    if fall is None or "score/label_accuracy" in rounds[last]:
+        return None
+    best, before, now = fall
+    value_before, value = (rounds[number].get("score/value_mean", math.nan) for number in (best, last))
+    if not value >= value_before - _ROUNDING:
+        return None
+    return (
+        f"{now:.1%} of the candidates are right, after {before:.1%} in round {best} (alarms.truth_fall "
+        f"{config.truth_fall:.1%}), while their mean value went from {value_before:.3g} to {value:.3g}: the policy may "
+        "be learning what the scorer pays for and not what it stands for; add a gate or another scorer, penalise the "
+        "distance to the base model (select.kl_beta), or stop here"
+    )
+
+
+def _fallen(rounds: Rounds, key: str, last: int, least: float) -> tuple[int, float, float] | None:
+    """The best round before, its share and the last one's, where that fell by as much and by more than their doubt."""
+    earlier = {number: of[key] for number, of in rounds.items() if number < last and key in of}
+    now = rounds[last].get(key)
+    if now is None or not earlier:
+        return None
+    best = max(earlier, key=lambda number: earlier[number])
+    doubt = math.hypot(_doubt(rounds[best], key), _doubt(rounds[last], key))
+    return (best, earlier[best], now) if earlier[best] - now >= max(least - _ROUNDING, doubt) else None
+
+
 RULES: Mapping[AlarmName, Rule] = {
     "no_survivors": _no_survivors,
     "truncation": _truncation,
@@ -227,6 +271,8 @@ RULES: Mapping[AlarmName, Rule] = {
     "kept_precision": _kept_precision,
     "coverage_stalled": _coverage_stalled,
     "kl_jump": _kl_jump,
+    "labels_falling": _labels_falling,
+    "reward_hacking": _reward_hacking,
 }
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from selftrain.errors import DataError
-from selftrain.evaluation.decisions import bounds, points
-from selftrain.evaluation.seeds import Values
-from selftrain.evaluation.statistics import Interval, paired_difference, unpaired_difference
+from selftrain.evaluation.figures import CORRECT, Values
+from selftrain.evaluation.spans import difference_of_values, unpaired_difference_of_values
+from selftrain.evaluation.statistics import Interval
+from selftrain.evaluation.wording import change, change_bounds, level, named, unit
 
 Judged: TypeAlias = Mapping[str, tuple[str, bool]]
 """The scored answers of one side: (answer, whether it was right) by prompt id."""
@@ -17,17 +18,19 @@ Judged: TypeAlias = Mapping[str, tuple[str, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An arm of a run at its headline round: greedy outcomes (1 or 0, the unscored left out) by prompt id."""
+    """An arm of a run at its headline round: a figure of greedy answers by prompt id (of `pass@1`: 1 or 0, the unscored
+    left out)."""
 
     name: str
     round: int
     values: Values
+    figure: str = CORRECT
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much better the side `name` is than the side `over`, whose pass@1 are `after` and `before`: over `common`
-    prompts, or, unpaired, each over its own. `line` says it in words."""
+    """How much better the side `name` is than the side `over`, whose levels of `figure` are `after` and `before`: over
+    `common` prompts, or, unpaired, each over its own. `line` says it in words."""
 
     over: str
     name: str
@@ -36,6 +39,7 @@ class Difference:
     interval: Interval
     common: int
     line: str
+    figure: str = CORRECT
 
 
 def against_first(
@@ -56,7 +60,7 @@ def against_first(
     for other in sides[1:]:
         common = first.values.keys() & other.values.keys()
         if common:
-            interval = paired_difference(
+            interval = difference_of_values(
                 other.values,
                 first.values,
                 confidence=confidence,
@@ -65,7 +69,7 @@ def against_first(
                 unmatched="leave_out",
             )
         elif unpaired:
-            interval = unpaired_difference(
+            interval = unpaired_difference_of_values(
                 other.values.values(), first.values.values(), confidence=confidence, resamples=resamples, seed=seed
             )
         else:
@@ -76,7 +80,7 @@ def against_first(
             )
         before, after = (_mean(one.values, common or one.values.keys()) for one in (first, other))
         line = _sentence(first, other, set_name, before, after, interval)
-        found.append(Difference(first.name, other.name, before, after, interval, len(common), line))
+        found.append(Difference(first.name, other.name, before, after, interval, len(common), line, first.figure))
     return tuple(found)
 
 
@@ -117,11 +121,12 @@ def _mean(values: Values, prompts: Iterable[str]) -> float:
 
 
 def _sentence(first: Side, other: Side, set_name: str, before: float, after: float, interval: Interval) -> str:
+    figure = first.figure
     method = interval.method if "bootstrap" in interval.method else f"{interval.method} interval"
     kind = "" if interval.method == "unpaired" else "common "
     text = (
-        f"{other.name} against {first.name}: {set_name} pass@1 {after:.1%} against {before:.1%}, "
-        f"{points(interval.estimate)} points {bounds(interval)} "
+        f"{other.name} against {first.name}: {set_name} {named(figure)} {level(figure, after)} against "
+        f"{level(figure, before)}, {change(figure, interval.estimate)}{unit(figure)} {change_bounds(figure, interval)} "
         f"({100 * interval.confidence:g} %, {method} over {interval.num_prompts} {kind}prompts)"
     )
     if interval.method == "unpaired":

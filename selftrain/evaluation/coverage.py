@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from selftrain.evaluation.metrics import maj_at_k, pass_at_k
 from selftrain.records import Score
 
 LARGEST_K = 1024
 """The fan ends here, however many candidates a prompt has."""
+Tally: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 def of_solved(found: Mapping[str, bool], before: Mapping[str, bool]) -> dict[str, float]:
@@ -48,10 +50,19 @@ def of_difficulty(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
     return {f"score/pass_rate/{name}": found / len(counts) for name, found in bins.items()} if counts else {}
 
 
-def of_fan(groups: Sequence[Sequence[Score]]) -> dict[str, float]:
+def of_fan(groups: Iterable[Sequence[Score]]) -> dict[str, float]:
     """`score/pass@k` and `score/maj@k` for k = 1, 2, 4, ... from the scored candidates of each prompt: the mean over
     the prompts that have k of them. There is no maj@k where nothing was extracted from any candidate."""
-    tallies = Counter((len(scores), sum(bool(one.correct) for one in scores), *votes(scores)) for scores in groups)
+    return of_tallies(Counter(tally(scores) for scores in groups))
+
+
+def tally(scores: Sequence[Score]) -> Tally:
+    """Of a prompt's scored candidates: how many, how many right, and the votes for right and for wrong answers."""
+    return len(scores), sum(bool(one.correct) for one in scores), *votes(scores)
+
+
+def of_tallies(tallies: Mapping[Tally, int]) -> dict[str, float]:
+    """As `of_fan`, from how many prompts have each tally."""
     largest = min(LARGEST_K, max((number for number, *_ in tallies), default=0))
     votes_cast = any(right or wrong for _, _, right, wrong in tallies)
     metrics: dict[str, float] = {}

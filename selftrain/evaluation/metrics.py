@@ -118,6 +118,19 @@ def _gauss(num_points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return (points[:, None] + 1) / 2, weights / 2
 
 
+def best_value_of_k(values: Sequence[float], k: int) -> float:
+    """Unbiased mean of the greatest of k answers' values, from those of all of a prompt's answers: with them in
+    ascending order, the sum over i of C(i-1, k-1) / C(n, k) times the i-th. Of values 0 and 1 it is pass@k.
+
+    Raises ValueError unless 1 <= k <= the number of values.
+    """
+    if not 1 <= k <= len(values):
+        raise ValueError(f"the best of {k} cannot be estimated from {len(values)} values")
+    ways = [math.comb(place, k - 1) for place in range(len(values))]
+    whole = math.comb(len(values), k)
+    return math.fsum(one / whole * value for one, value in zip(ways, sorted(values), strict=True))
+
+
 def greedy_values(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """1 or 0 by prompt id for the greedy answers that were scored."""
     return {outcome.prompt_id: float(outcome.greedy) for outcome in outcomes if outcome.greedy is not None}

@@ -3,47 +3,29 @@ prompt. No figure is NaN: one that is not defined (nothing kept, nothing right) 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from statistics import fmean, median
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
-import numpy as np
-
-from selftrain.evaluation import collapse, coverage, retention, tasks
+from selftrain.evaluation import collapse, coverage, figures, retention
 from selftrain.evaluation.metrics import majority_values, sampled_values
 from selftrain.evaluation.statistics import interval_of_mean
+from selftrain.evaluation.tallies import SamplingTally, ScoringTally, SelectionTally, judged_of
 from selftrain.records import Candidate, Group, Outcome, Score
 
 
-def of_sampling(candidates: Sequence[Candidate], *, seconds: float, tokens_drawn_now: int) -> dict[str, float]:
-    """Counts, lengths in tokens, truncation, duplication, entropy; and the rate of this attempt.
+def of_sampling(candidates: Iterable[Candidate], *, seconds: float, tokens_drawn_now: int) -> dict[str, float]:
+    """Counts, lengths in tokens, truncation, duplication, entropy; and the rate of this attempt. A prompt's candidates
+    come together.
 
     `sample/entropy` is -sum p log p over the whole vocabulary at temperature 1, in nats, the mean over all sampled
     tokens (as in Xiong et al. 2025, arXiv 2504.11343). `sample/token_logprob_mean` is its estimate from the sampled
     tokens alone, with the other sign. `seconds` and `tokens_drawn_now` cover what this attempt drew, which after a
     resume is less than the whole phase. For mean lengths see `of_token_counts`.
     """
-    lengths = np.array([len(one.completion_token_ids) for one in candidates])
-    texts = defaultdict(set)
+    tally = SamplingTally()
     for one in candidates:
-        texts[one.prompt_id].add(one.completion_token_ids)
-    num_logprobs = sum(len(one.logprobs) for one in candidates)
-    logprob = sum(sum(one.logprobs) for one in candidates) / num_logprobs if num_logprobs else 0.0
-    metrics = {
-        "sample/prompts": float(len(texts)),
-        "sample/candidates": float(len(candidates)),
-        "sample/tokens": float(lengths.sum()),
-        "sample/completion_tokens_p50": float(np.quantile(lengths, 0.5)),
-        "sample/completion_tokens_p95": float(np.quantile(lengths, 0.95)),
-        "sample/truncated_rate": float(np.mean([one.finish_reason == "length" for one in candidates])),
-        "sample/distinct_rate": sum(len(one) for one in texts.values()) / len(candidates),
-        "sample/token_logprob_mean": logprob,
-        "sample/generating_seconds": seconds,
-        "sample/tokens_per_second": tokens_drawn_now / seconds if seconds > 0 else 0.0,
-    }
-    if lengths.any():
-        metrics["sample/entropy"] = float(lengths @ [one.entropy for one in candidates] / lengths.sum())
-    return metrics | of_token_counts(candidates, "sample")
+        tally.add(one)
+    return tally.metrics(seconds=seconds, tokens_drawn_now=tokens_drawn_now)
 
 
 def of_token_counts(candidates: Sequence[Candidate], prefix: str) -> dict[str, float]:
@@ -64,7 +46,7 @@ def of_drift(
     return collapse.of_kl_to_base(policy_logprobs, base_logprobs, prefix)
 
 
-def of_scoring(groups: Sequence[Group], before: Mapping[str, bool]) -> dict[str, float]:
+def of_scoring(groups: Iterable[Group], before: Mapping[str, bool]) -> dict[str, float]:
     """What a round's candidates got right, by candidate and by prompt. One group per prompt, scored.
 
     `before` maps the prompts asked in earlier rounds of the arm to whether they were ever solved. Rates are over scored
@@ -72,55 +54,15 @@ def of_scoring(groups: Sequence[Group], before: Mapping[str, bool]) -> dict[str,
     prompts asked: one whose candidates could not be scored is not solved yet. `score/correct_rate` is acceptance, as
     sampled, before any filter. For the tasks of a mix see `tasks.of_scoring`.
     """
-    num_candidates = sum(len(group.candidates) for group in groups)
-    judged = [rows for group in groups if (rows := _judged(group))]
-    scored = [row for rows in judged for row in rows]
-    counts = [(len(rows), sum(bool(score.correct) for _, score in rows)) for rows in judged]
-    num_prompts = max(1, len(judged))
-    values = [[score.value for _, score in rows if score.value is not None] for rows in judged]
-    return {
-        "score/candidates": float(num_candidates),
-        "score/unscored_rate": 1.0 - len(scored) / num_candidates if num_candidates else 0.0,
-        "score/value_mean": float(np.mean([value for row in values for value in row])) if scored else 0.0,
-        "score/correct_rate": sum(right for _, right in counts) / len(scored) if scored else 0.0,
-        "score/prompts_solved_rate": sum(right > 0 for _, right in counts) / num_prompts,
-        "score/prompts_all_right_rate": sum(right == number for number, right in counts) / num_prompts,
-        "score/prompts_all_wrong_rate": sum(right == 0 for _, right in counts) / num_prompts,
-        **coverage.of_solved(solved(groups), before),
-        **coverage.of_difficulty(counts),
-        **coverage.of_fan([[score for _, score in rows] for rows in judged]),
-        **_of_values(values),
-        **collapse.of_right_answers(judged),
-        **collapse.of_lengths(scored),
-        **tasks.of_scoring(groups),
-    }
-
-
-def _judged(group: Group) -> list[collapse.Judged]:
-    """The candidates that were scored, with their scores."""
-    rows = zip(group.candidates, group.scores, strict=True)
-    return [(candidate, score) for candidate, score in rows if score.value is not None]
-
-
-def _of_values(values: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Values by prompt: quantiles over all candidates; and the best of each prompt, `value_best_of_n`, with what it is
-    above the median, `value_gap`, means over prompts: the gain that choosing can bring (Llama 2, Touvron et al. 2023,
-    figure 7)."""
-    if not values:
-        return {}
-    tenth, half, nine_tenths = np.quantile([value for row in values for value in row], [0.1, 0.5, 0.9])
-    return {
-        "score/value_p10": float(tenth),
-        "score/value_p50": float(half),
-        "score/value_p90": float(nine_tenths),
-        "score/value_best_of_n": fmean(max(row) for row in values),
-        "score/value_gap": fmean(max(row) - median(row) for row in values),
-    }
+    tally = ScoringTally()
+    for group in groups:
+        tally.add(group)
+    return tally.metrics(before)
 
 
 def solved(groups: Sequence[Group]) -> dict[str, bool]:
     """By prompt id: whether a candidate of the prompt is right. An unscored one is not."""
-    return {group.prompt.id: any(score.correct for _, score in _judged(group)) for group in groups}
+    return {group.prompt.id: any(score.correct for _, score in judged_of(group)) for group in groups}
 
 
 def of_selection(
@@ -133,17 +75,10 @@ def of_selection(
     inverse of acceptance after all filters), `select/kept_tokens_mean` the mean length in completion tokens. For the
     other keys see `collapse.of_duplication`.
     """
-    if not kept:
-        return {}
-    candidates = [candidate for candidate, _ in kept]
-    verdicts = [score.correct for _, score in kept if score.correct is not None]
-    metrics = {
-        **collapse.of_duplication(candidates),
-        "select/tokens_per_kept": sampled_tokens / len(kept),
-        "select/candidates_per_kept": sampled_candidates / len(kept),
-        "select/kept_tokens_mean": fmean(len(one.completion_token_ids) for one in candidates),
-    }
-    return metrics | ({"select/kept_precision": sum(verdicts) / len(verdicts)} if verdicts else {})
+    tally = SelectionTally()
+    for candidate, score in sorted(kept, key=lambda row: row[0].prompt_id):
+        tally.add(candidate, score)
+    return tally.metrics(sampled_candidates=sampled_candidates, sampled_tokens=sampled_tokens)
 
 
 def outcomes(groups: Sequence[Group], *, greedy: bool) -> list[Outcome]:
@@ -151,12 +86,14 @@ def outcomes(groups: Sequence[Group], *, greedy: bool) -> list[Outcome]:
     could not be scored is left out of the counts."""
     found = []
     for group in groups:
-        scored = [score for _, score in _judged(group)]
+        scored = [score for _, score in judged_of(group)]
         right = [bool(score.correct) for score in scored]
         if greedy:
-            found.append(Outcome(group.prompt.id, right[0] if right else None, 0, 0))
+            of_it = figures.of_score(next(iter(group.scores), None))
+            found.append(Outcome(group.prompt.id, right[0] if right else None, 0, 0, **of_it))
         else:
-            found.append(Outcome(group.prompt.id, None, len(right), sum(right), *coverage.votes(scored)))
+            votes, of_all = coverage.votes(scored), figures.of_scores(group.scores)
+            found.append(Outcome(group.prompt.id, None, len(right), sum(right), *votes, **of_all))
     return found
 
 
@@ -171,10 +108,10 @@ def of_sampled_answers(
     for k in ks:
         passing = sampled_values(found, k)
         metrics[f"evaluate/{set_name}/sampled_pass@{k}_left_out"] = float(len(found) - len(passing))
-        figures = {f"evaluate/{set_name}/sampled_pass@{k}": passing}
+        of_k = {f"evaluate/{set_name}/sampled_pass@{k}": passing}
         if votes_cast:
-            figures[f"evaluate/{set_name}/maj@{k}"] = majority_values(found, k)
-        for key, values in figures.items():
+            of_k[f"evaluate/{set_name}/maj@{k}"] = majority_values(found, k)
+        for key, values in of_k.items():
             if values:
                 interval = interval_of_mean(values.values(), confidence=confidence, resamples=resamples, seed=seed)
                 metrics |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}

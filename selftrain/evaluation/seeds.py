@@ -16,89 +16,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from selftrain.errors import DataError
-from selftrain.evaluation.decisions import (
-    AT_MAINS_ROUND,
-    IS_OF_ONE_ROUND,
-    ONE_ROUND,
-    Chosen,
-    bounds,
-    headline_round,
-    in_words,
-    points,
-)
-from selftrain.evaluation.metrics import greedy_values
+from selftrain.evaluation import across_seeds
+from selftrain.evaluation.across_seeds import AcrossSeeds, Measured
+from selftrain.evaluation.decisions import Chosen, DecideBy, figure_of, headline_round
+from selftrain.evaluation.figures import CORRECT, Values, per_prompt
+from selftrain.evaluation.spans import UNIT, Span, span_of
 from selftrain.evaluation.statistics import Interval, interval_of_mean, paired_difference
 from selftrain.records import Report
-
-Values: TypeAlias = Mapping[str, float]
-"""A per-prompt statistic in [0, 1], such as greedy correctness, by prompt id."""
-
-
-@dataclass(frozen=True, slots=True)
-class AcrossSeeds:
-    """One figure over the seeds: a level (pass@1 of main) or a gain (over round 0, over an arm).
-
-    `per_seed` follows `seeds`; `mean` is theirs, `deviation` their standard deviation. All are over the prompts that
-    every seed has; `left_out` counts the others. `over_seeds` takes these prompts as given, `over_prompts` these seeds,
-    `over_both` neither. Without a second seed, or where all seeds agree on every prompt, there is no spread between
-    seeds to judge by, and `over_seeds` and `over_both` are None.
-    """
-
-    what: str
-    is_gain: bool
-    seeds: tuple[int, ...]
-    per_seed: tuple[float, ...]
-    mean: float
-    deviation: float | None
-    over_seeds: Interval | None
-    over_prompts: Interval
-    over_both: Interval | None
-
-    @property
-    def left_out(self) -> int:
-        """Prompts that not every seed has, on both sides."""
-        return self.over_prompts.left_out
-
-    def shown(self, share: float) -> str:
-        """A value of this figure as text: `78.5%`, or `+43.5` for a gain."""
-        return points(share) if self.is_gain else f"{share:.1%}"
-
-    def bounds(self, interval: Interval) -> str:
-        """The bounds of an interval of this figure as text, in points: `[72.1, 84.0]`, or `[+36.0, +51.0]`."""
-        return bounds(interval) if self.is_gain else f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-
-    @property
-    def clear(self) -> bool:
-        """Whether the widest interval there is leaves out 0."""
-        widest = self.over_both or self.over_prompts
-        return widest.low > 0 or widest.high < 0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the run of one seed measured at its headline round: greedy outcomes (1 or 0, the unscored left out) by
-    prompt id, of round 0, of main, and of the arms that were measured there."""
-
-    seed: int
-    round: int
-    chosen: Chosen
-    set_name: str
-    start: Values
-    main: Values
-    arms: Mapping[str, Values]
 
 
 @dataclass(frozen=True, slots=True)
 class SeedsVerdict:
     """What the seeds of one recipe may claim together: `levels` and `gains` of main at each seed's headline round
-    (`rounds` follows `seeds`); `lines` say it in words."""
+    (`rounds` follows `seeds`) in pass@1, `values` both in the other figures that there are; `lines` say it in words."""
 
     seeds: tuple[int, ...]
     rounds: tuple[int, ...]
@@ -107,16 +44,24 @@ class SeedsVerdict:
     levels: tuple[AcrossSeeds, ...]
     gains: tuple[AcrossSeeds, ...]
     lines: tuple[str, ...]
+    values: tuple[AcrossSeeds, ...] = ()
 
 
 def measured(
-    seed: int, main: Sequence[Report], arms: Mapping[str, Sequence[Report]], set_name: str | None = None
+    seed: int,
+    main: Sequence[Report],
+    arms: Mapping[str, Sequence[Report]],
+    set_name: str | None = None,
+    *,
+    figure: str = CORRECT,
+    by: DecideBy = "correct",
 ) -> Measured:
-    """What a run measured at its headline round on `set_name` (None: test, or validate where there is no test).
+    """What a run measured of a figure at its headline round on `set_name` (None: test, or validate where there is no
+    test). `by` is `evaluate.decide_by`.
 
     `main` starts at round 0. Raises DataError where main was not measured on the set.
     """
-    number, chosen = headline_round(main)
+    number, chosen = headline_round(main, by)
     held_out = [name for name in ("test", "validate") if name in main[-1].outcomes]
     name = set_name or next(iter(held_out), None)
     if name not in held_out:
@@ -128,13 +73,13 @@ def measured(
 
     def at_round(reports: Sequence[Report], wanted: int) -> Values | None:
         found = [report for report in reports if report.round == wanted and name in report.outcomes]
-        return greedy_values(found[0].outcomes[name]) if found else None
+        return per_prompt(found[0].outcomes[name], figure) if found else None
 
     of_arms = {arm: values for arm, reports in arms.items() if (values := at_round(reports, number)) is not None}
     start, of_main = at_round(main, main[0].round), at_round(main, number)
     if start is None or of_main is None:
         raise DataError(f"seed {seed}: round 0 and round {number} were not both measured on {name} prompts")
-    return Measured(seed, number, chosen, name, start, of_main, of_arms)
+    return Measured(seed, number, chosen, name, start, of_main, of_arms, figure)
 
 
 def verdict(
@@ -142,11 +87,14 @@ def verdict(
     *,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     decided_by: Sequence[str] = (),
+    beside: Sequence[Sequence[Measured]] = (),
+    by: DecideBy = "correct",
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> SeedsVerdict:
-    """All figures of one recipe over its seeds. `overrides` and `decided_by` are as in `decisions.headline`.
+    """All figures of one recipe over its seeds. `overrides`, `decided_by` and `by` are as in `verdicts.headline`;
+    `beside` are the runs again for each other figure, of which one that not all seeds have is left out.
 
     Raises DataError where a seed comes twice, the runs were measured on different sets, or no prompt is common.
     """
@@ -156,30 +104,62 @@ def verdict(
     if len(names) != 1:
         raise DataError(f"the seeds were measured on different sets ({', '.join(names)}); choose one that all have")
     settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    levels, gains = _of_figure(runs, settings)
+    values = [_of_figure(other, settings) for other in beside if _has_common_prompts(other)]
+    of_all = [(gains, levels), *((gained, reached) for reached, gained in values)]
+    lines = across_seeds.heading(runs, decided_by)
+    for gained, reached in sorted(of_all, key=lambda one: one[0][0].figure != figure_of(by)):
+        for one in (*gained, *reached):
+            lines += across_seeds.sentences(one, runs, (overrides or {}).get(one.what, {}))
+    return SeedsVerdict(
+        seeds=tuple(seeds),
+        rounds=tuple(run.round for run in runs),
+        chosen=runs[0].chosen,
+        set_name=names[0],
+        levels=tuple(levels),
+        gains=tuple(gains),
+        lines=tuple(lines),
+        values=tuple(one for reached, gained in values for one in (*reached, *gained)),
+    )
+
+
+def _of_figure(runs: Sequence[Measured], settings: Mapping[str, Any]) -> tuple[list[AcrossSeeds], list[AcrossSeeds]]:
+    """The levels and the gains of a figure."""
+    given = {**settings, "figure": runs[0].figure}
     start, main = {run.seed: run.start for run in runs}, {run.seed: run.main for run in runs}
     arms = {
-        arm: {run.seed: run.arms[arm] for run in runs if arm in run.arms}
+        arm: {run.seed: run.arms[arm] for run in runs if run.arms.get(arm)}
         for arm in dict.fromkeys(arm for run in runs for arm in run.arms)
     }
-    levels = [level("round 0", start, **settings), level("main", main, **settings)]
-    gains = [gain("round 0", main, start, **settings)]
+    levels = [level("round 0", start, **given), level("main", main, **given)]
+    gains = [gain("round 0", main, start, **given)]
     for arm, values in arms.items():
-        levels.append(level(arm, values, **settings))
-        gains.append(gain(arm, {number: main[number] for number in values}, values, **settings))
-    lines = _heading(runs, decided_by)
-    for one in (*gains, *levels):
-        lines += _sentences(one, runs, (overrides or {}).get(one.what, {}))
-    rounds = tuple(run.round for run in runs)
-    return SeedsVerdict(tuple(seeds), rounds, runs[0].chosen, names[0], tuple(levels), tuple(gains), tuple(lines))
+        levels.append(level(arm, values, **given))
+        gains.append(gain(arm, {number: main[number] for number in values}, values, **given))
+    return levels, gains
+
+
+def _has_common_prompts(runs: Sequence[Measured]) -> bool:
+    """Whether any prompt has the figure in all runs, at every side: a part is not asked about every answer."""
+    sides = [side for run in runs for side in (run.start, run.main, *run.arms.values())]
+    return bool(set.intersection(*(set(side) for side in sides)))
 
 
 def level(
-    what: str, values: Mapping[int, Values], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    what: str,
+    values: Mapping[int, Values],
+    *,
+    figure: str = CORRECT,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> AcrossSeeds:
     """A level over seeds; `values` by seed. Raises DataError where the seeds have no prompt in common."""
     matrix, left_out = _crossed(values)
+    matrix, span = _scaled(matrix)
     over_prompts = interval_of_mean(matrix.mean(axis=0), confidence=confidence, resamples=resamples, seed=seed)
-    return _across(what, matrix, tuple(values), replace(over_prompts, left_out=left_out), is_gain=False)
+    found = _across(what, matrix, tuple(values), replace(over_prompts, left_out=left_out), is_gain=False)
+    return _moved(found, span, figure)
 
 
 def gain(
@@ -187,6 +167,7 @@ def gain(
     after: Mapping[int, Values],
     before: Mapping[int, Values],
     *,
+    figure: str = CORRECT,
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -199,12 +180,38 @@ def gain(
     both, left_out = _crossed(
         {(number, side): of[number] for number in after for side, of in enumerate((before, after))}
     )
+    both, span = _scaled(both)
     sides = both.reshape(len(after), 2, -1)
     names = [str(number) for number in range(sides.shape[2])]
     second, first = (dict(zip(names, one, strict=True)) for one in sides.mean(axis=0))
     over_prompts = paired_difference(first, second, confidence=confidence, resamples=resamples, seed=seed)
     differences = sides[:, 1] - sides[:, 0]
-    return _across(what, differences, tuple(after), replace(over_prompts, left_out=left_out), is_gain=True)
+    found = _across(what, differences, tuple(after), replace(over_prompts, left_out=left_out), is_gain=True)
+    return _moved(found, span, figure)
+
+
+def _scaled(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], Span]:
+    """Values of any size in [0, 1], where the intervals are made, and what moves these back."""
+    span = span_of(matrix.ravel().tolist())
+    return (matrix if span == UNIT else ((matrix - span.low) / span.width).clip(0, 1)), span
+
+
+def _moved(found: AcrossSeeds, span: Span, figure: str) -> AcrossSeeds:
+    """The figure on the scale that its values came from."""
+    if span == UNIT:
+        return replace(found, figure=figure)
+    by = 0.0 if found.is_gain else span.low
+    moved = span.difference if found.is_gain else span.level
+    return replace(
+        found,
+        figure=figure,
+        per_seed=tuple(by + span.width * one for one in found.per_seed),
+        mean=by + span.width * found.mean,
+        deviation=None if found.deviation is None else span.width * found.deviation,
+        over_seeds=None if found.over_seeds is None else moved(found.over_seeds),
+        over_prompts=moved(found.over_prompts),
+        over_both=None if found.over_both is None else moved(found.over_both),
+    )
 
 
 def _crossed(values: Mapping[Any, Values]) -> tuple[NDArray[np.float64], int]:
@@ -276,60 +283,3 @@ def _mean_squares(matrix: NDArray[np.float64]) -> tuple[float, float, float]:
     rest = matrix - rows[:, None] - columns + mean
     of_rest = float((rest**2).sum() / ((num_seeds - 1) * (num_prompts - 1)))
     return of_seeds, float(num_seeds * columns.var(ddof=1)), of_rest
-
-
-def _heading(runs: Sequence[Measured], decided_by: Sequence[str]) -> list[str]:
-    first, several = runs[0], "s" * (len(runs) > 1)
-    numbers, rounds = (
-        ", ".join(map(str, of_runs)) for of_runs in zip(*((run.seed, run.round) for run in runs), strict=True)
-    )
-    headline = f"headline round{several} {rounds}, {first.chosen}, measured on {first.set_name} prompts"
-    lines = [f"seed{several} {numbers}: {headline}"]
-    if first.set_name == "validate" and first.chosen == "chosen on validation":
-        lines.append("these prompts chose the rounds, and so flatter them: what is said of main here is too high")
-    elif first.set_name == "validate" and decided_by:
-        lines.append(f"these prompts decided how the runs went ({', '.join(decided_by)}), and so flatter main too")
-    elif first.chosen == "chosen on validation" and any(arm != ONE_ROUND for run in runs for arm in run.arms):
-        lines.append(AT_MAINS_ROUND)
-    if unmoved := [str(run.seed) for run in runs if run.round == 0]:
-        lines.append(f"no round was better than round 0 for seed {', '.join(unmoved)}, which counts as a gain of 0")
-    return lines
-
-
-def _sentences(figure: AcrossSeeds, runs: Sequence[Measured], overrides: Mapping[str, Any]) -> list[str]:
-    """A figure in words: its size, then the intervals that there are."""
-    spread, over = figure.deviation, figure.over_prompts
-    size = f"{_name(figure, runs[0].set_name, overrides)}: {figure.shown(figure.mean)}{' points' * figure.is_gain}"
-    if spread is None:
-        size += f" with seed {figure.seeds[0]}"
-    else:
-        each = ", ".join(map(figure.shown, figure.per_seed))
-        size += f", the mean of {len(figure.seeds)} seeds ({each}; standard deviation between seeds {100 * spread:.1f})"
-    if missing := [str(run.seed) for run in runs if run.seed not in figure.seeds]:
-        size += f"; not measured for seed {', '.join(missing)}"
-    if figure.is_gain and figure.what == ONE_ROUND:
-        size += f"; that arm is a diagnostic of the headline round alone: {IS_OF_ONE_ROUND}"
-    method = over.method if "bootstrap" in over.method else f"{over.method} interval"
-    prompts = f"these seeds, other prompts {figure.bounds(over)} ({method} over {over.num_prompts} prompts)"
-    if over.left_out:
-        prompts += f", {over.left_out} prompts left out that not all seeds have or could score"
-    doubt = "; this includes no gain at all" if figure.is_gain and not figure.clear else ""
-    share = f"{100 * over.confidence:g} %"
-    if figure.over_seeds is None or figure.over_both is None:
-        why = (
-            "one seed says nothing of other seeds: run more of them"
-            if spread is None
-            else "all seeds gave the same outcome on every prompt, so no spread between seeds can be told"
-        )
-        return [size, f"  {share}: {prompts}; {why}{doubt}"]
-    return [
-        size,
-        f"  {share}: other seeds, these prompts {figure.bounds(figure.over_seeds)} (t, {len(figure.seeds) - 1} degrees "
-        f"of freedom); {prompts}; other seeds and other prompts {figure.bounds(figure.over_both)}{doubt}",
-    ]
-
-
-def _name(figure: AcrossSeeds, set_name: str, overrides: Mapping[str, Any]) -> str:
-    if not figure.is_gain:
-        return f"{set_name} pass@1 of {figure.what}"
-    return f"main against {figure.what} ({in_words(overrides)})" if overrides else f"gain of main over {figure.what}"

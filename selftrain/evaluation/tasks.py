@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from selftrain.evaluation import retention
 from selftrain.records import Group, Prompt
@@ -40,18 +41,41 @@ def of_sets(
     return metrics
 
 
-def of_scoring(groups: Sequence[Group]) -> dict[str, float]:
+class Count(NamedTuple):
+    """Of a prompt: its task, its candidates, how many of them were scored, and how many are right."""
+
+    task: str | None
+    candidates: int
+    scored: int
+    right: int
+
+
+def count(group: Group) -> Count:
+    """Of a prompt's candidates."""
+    verdicts = [bool(one.correct) for one in group.scores if one.value is not None]
+    return Count(group.prompt.task, len(group.candidates), len(verdicts), sum(verdicts))
+
+
+def of_scoring(groups: Iterable[Group]) -> dict[str, float]:
     """Of each task `score/<task>/candidates`; over those that were scored, `correct_rate`; over the prompts that have
     any of these, `prompts_solved_rate`. The rates are left out where nothing was scored."""
+    return of_counts(map(count, groups))
+
+
+def of_counts(counts: Iterable[Count]) -> dict[str, float]:
+    """As `of_scoring`, from the count of each prompt."""
+    by_task: dict[str, list[Count]] = {}
+    for one in counts:
+        if one.task is not None:
+            by_task.setdefault(one.task, []).append(one)
     metrics: dict[str, float] = {}
-    for task, ones in by_task(groups).items():
-        metrics[f"score/{task}/candidates"] = float(sum(len(group.candidates) for group in ones))
-        judged = [[bool(one.correct) for one in group.scores if one.value is not None] for group in ones]
-        judged = [verdicts for verdicts in judged if verdicts]
+    for task, ones in by_task.items():
+        metrics[f"score/{task}/candidates"] = float(sum(one.candidates for one in ones))
+        judged = [one for one in ones if one.scored]
         if judged:
-            right, scored = sum(map(sum, judged)), sum(map(len, judged))
+            right, scored = sum(one.right for one in judged), sum(one.scored for one in judged)
             metrics[f"score/{task}/correct_rate"] = right / scored
-            metrics[f"score/{task}/prompts_solved_rate"] = sum(map(any, judged)) / len(judged)
+            metrics[f"score/{task}/prompts_solved_rate"] = sum(one.right > 0 for one in judged) / len(judged)
     return metrics
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import gc
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,6 +18,7 @@ from selftrain.adapters import adapter_digest
 from selftrain.config import ModelConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models.adopted import adopt
+from selftrain.models.devices import device_of
 from selftrain.models.pristine import Pristine
 from selftrain.models.quantized import loading, require_quantizable
 from selftrain.models.sources import Source, locate
@@ -36,11 +37,14 @@ class Bench:
 
     def __init__(self, config: ModelConfig, *, cache_dir: Path | None = None) -> None:
         self.config = config
+        self.adopted: set[str] = set()
+        """Folders of more adapters that were trained elsewhere."""
         self._cache_dir = cache_dir or default_cache_dir()
         self._model: Any = None
         self._pristine: Pristine | None = None
         self._mounted: Digest | None = None
         self._view: Any = None
+        self._is_away = False
 
     @cached_property
     def source(self) -> Source:
@@ -53,7 +57,7 @@ class Bench:
         """Identity of weights, tokenizer and chat template: a GGUF file's hash, a hub commit, or a folder's files.
 
         Of weight files over 1 GiB in a local folder only header, size and sampled chunks are hashed
-        (`sources.folder_digest`).
+        (`contents.folder_digest`).
         """
         return self.source.digest
 
@@ -64,23 +68,8 @@ class Bench:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the weights go: as `model.device` says; `auto` is this rank's CUDA device, or the CPU.
-
-        A launcher that shows every rank one GPU of its own leaves no choice; among several, `LOCAL_RANK` names the one.
-        ConfigError: there are more ranks on this machine than GPUs.
-        """
-        if self.config.device != "auto":
-            return torch.device(self.config.device)
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        visible = torch.cuda.device_count()
-        rank = int(os.environ.get("LOCAL_RANK", "0")) if visible > 1 else 0
-        if rank >= visible:
-            raise ConfigError(
-                f"model.device: LOCAL_RANK is {rank}, but {visible} GPUs are visible; start at most {visible} "
-                "processes on this machine, or show them more GPUs (CUDA_VISIBLE_DEVICES)"
-            )
-        return torch.device("cuda", rank)
+        """Where the weights go: as `model.device` says (`devices.device_of`)."""
+        return device_of(self.config.device)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -189,6 +178,7 @@ class Bench:
         if policy.adapter is None:
             return self.unmount()
         if self._mounted == policy.digest and not trainable:
+            self._come_back()
             return self._view  # type: ignore[no-any-return]
         folder = Path(policy.adapter)
         found = adapter_digest(folder)
@@ -212,17 +202,43 @@ class Bench:
         return self._view  # type: ignore[no-any-return]
 
     def is_adopted(self, policy: Policy) -> bool:
-        """Whether the policy's adapter is that of `model.adapter`, which was trained elsewhere."""
-        return self.config.adapter is not None and policy.adapter == self.config.adapter
+        """Whether the policy's adapter is that of `model.adapter`, or another in `adopted`, trained elsewhere."""
+        return policy.adapter is not None and (policy.adapter == self.config.adapter or policy.adapter in self.adopted)
 
     def unmount(self) -> torch.nn.Module:
         """The pristine base model, whatever was mounted on it or trained in it, by whom ever."""
         if self._model is None:
             self._load()
+        self._come_back()
         assert self._pristine is not None
         self._pristine.restore()
         self._mounted = self._view = None
         return self._model  # type: ignore[no-any-return]
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights take the device's memory."""
+        return self._model is not None and not self._is_away
+
+    def release(self) -> None:
+        """Free the device's memory: weights of an accelerator wait in the machine's, with the adapter on them; those of
+        a CPU, and quantized ones, are dropped and loaded again at the next `mount`. Whoever holds the model that
+        `mount` gave must let go of it, and mount anew."""
+        if not self.is_loaded:
+            return
+        if self.device.type == "cpu" or self.config.quantization is not None:
+            self._model = self._pristine = self._mounted = self._view = None
+        else:
+            self._model.to("cpu")
+            self._is_away = True
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _come_back(self) -> None:
+        if self._is_away:
+            self._model.to(self.device)
+            self._is_away = False
 
     @property
     def _origin(self) -> dict[str, Any]:

@@ -28,14 +28,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from selftrain.config import ModelConfig
+from selftrain.contents import folder_digest
 from selftrain.errors import ConfigError, DependencyError
 from selftrain.records import Digest, digest
 from selftrain.whereabouts import HUB_ID, PACKAGE, package_file
 
 LOGGER = logging.getLogger("selftrain")
-WHOLE_FILE_LIMIT = 1 << 30
-SAMPLED_BYTES = 1 << 20
-SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +62,6 @@ def locate(config: ModelConfig, cache_dir: Path) -> Source:
             f"(looked for {path.absolute()}); correct the path"
         )
     return _from_hub(config)
-
-
-def folder_digest(folder: Path) -> Digest:
-    """Digest of a saved model: config, tokenizer and chat template files whole, and the weights.
-
-    Weight files up to 1 GiB are hashed whole. Of larger ones: the safetensors header (names, shapes, offsets of all
-    tensors), the size, and 64 evenly spread chunks of 1 MiB; a change outside those chunks would go unnoticed.
-    """
-    kinds = {".json", ".jinja", ".txt", ".model", ".safetensors"}
-    files = [path for path in folder.iterdir() if path.suffix in kinds and path.is_file()]
-    files += folder.rglob("*.py")  # runs with the model where trust_remote_code is set
-    return digest({str(path.relative_to(folder)): _file_digest(path) for path in sorted(files)})
-
-
-def _file_digest(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= WHOLE_FILE_LIMIT:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        state = hashlib.sha256(str(size).encode())
-        header_bytes = int.from_bytes(file.read(8), "little")
-        state.update(file.read(min(header_bytes, size)))
-        for sample in range(SAMPLES):
-            file.seek((size - SAMPLED_BYTES) * sample // (SAMPLES - 1))
-            state.update(file.read(SAMPLED_BYTES))
-    return state.hexdigest()
 
 
 def _in_package(reference: str) -> Path:

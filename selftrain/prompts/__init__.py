@@ -6,6 +6,7 @@
 - `building`       from a row to a prompt
 - `excluding`      which prompts leave their set
 - `sets`           what a run's prompts are
+- `brought`        candidates that exist: which rows of a file hold those of which prompt
 - `schedule`       which of them a round asks
 
 Every row becomes one Prompt; duplicates collapse and are counted; a problem that stands both in a held-out set and in
@@ -14,7 +15,7 @@ data that is trained on is an error, or leaves that data if so asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from selftrain.config import PromptsConfig, SourceConfig
@@ -30,7 +31,7 @@ __all__ = ["PromptSet", "PromptSets", "Retention", "load", "of_round", "shares",
 
 TRAINED_ON = ("train", "seed_data")
 
-Found = list[tuple[str | None, SourceConfig, list[tuple[str, rows.Row]]]]
+Found = list[tuple[str | None, SourceConfig, Iterable[tuple[str, rows.Row]]]]
 """A set's rows with their places, by source: task, source, rows."""
 
 
@@ -62,7 +63,7 @@ def load(config: PromptsConfig, base: Path) -> PromptSets:
 
 def _read(source: SourceConfig, base: Path, where: str) -> Found:
     return [
-        (task, one, rows.read(one, base, where if task is None else f"{where}.mix.{task}"))
+        (task, one, rows.stream(one, base, where if task is None else f"{where}.mix.{task}"))
         for task, one in source.sources.items()
     ]
 
@@ -72,7 +73,9 @@ def _collected(name: str, found: Found, config: PromptsConfig, base: Path) -> Pr
     excluding = Excluding(name, [(task, source) for task, source, _ in found], base)
     distinct: dict[tuple[str, str | None], Prompt] = {}
     task_of: dict[str, str | None] = {}
+    num_rows = 0
     for task, source, place, prompt in _built(found, config, is_demonstration=is_demonstration):
+        num_rows += 1
         if excluding.leaves(task, prompt.id):
             continue
         if task_of.setdefault(prompt.id, task) != task:
@@ -90,8 +93,7 @@ def _collected(name: str, found: Found, config: PromptsConfig, base: Path) -> Pr
             )
     excluding.require_matched()
     prompts = tuple(distinct.values())
-    num_rows = sum(len(of_source) for _, _, of_source in found) - excluding.num_rows
-    num_duplicates = num_rows - len(prompts)
+    num_duplicates = num_rows - excluding.num_rows - len(prompts)
     return PromptSet(name, prompts, content_digest(name, prompts), num_duplicates, num_excluded=excluding.num_prompts)
 
 
@@ -109,7 +111,7 @@ def _load_retention(source: SourceConfig, config: PromptsConfig, base: Path) -> 
     """Texts where every row has the text column. Otherwise prompts, asked as the rows have them: with the run's format
     and system message, and the source's own template, but neither `prompts.template` nor the worked examples, which
     are about another task."""
-    found = _read(source, base, "prompts.retention")
+    found: Found = [(task, one, list(of_source)) for task, one, of_source in _read(source, base, "prompts.retention")]
     # Whoever names the text column as the prompt's has prompts.
     placed = [
         (task, one.columns, place, row, one.columns.text in row and one.columns.text != one.columns.prompt)

@@ -25,7 +25,7 @@ def build(
     is named for that. A demonstration may lack a reference if it has a completion, and the other way round; DataError
     if it has neither.
     """
-    own, answer = _own(row, columns, config, place)
+    own, answer = own_words(row, columns, config, place)
     completion = _completion(row, columns, place)
     if completion is None and answer is not None:
         completion = _not_blank(answer, place)
@@ -38,17 +38,24 @@ def build(
             f"{place} shows no answer: it has neither the column {columns.completion!r} (columns.completion) nor a "
             f"reference; it has: {', '.join(map(str, row))}"
         )
-    identifier = digest([[one.role, one.content] for one in own])[:20]
+    identifier = identifier_of(own)
     identity = identifier
     if columns.identity is not None:
         identity = canonical_json(column(row, columns.identity, place, "it names what makes two problems the same"))
     known = {columns.reference, columns.completion, columns.messages}
+    if isinstance(row.get(columns.completions), list | tuple):  # a million candidates are no metadata of their prompts
+        known.add(columns.completions)
     if config.template is None:  # beside one, it is a column like others
         known.add(columns.prompt)
     metadata = {key: value for key, value in row.items() if key not in known and not isinstance(value, Unusable)}
     require_json([metadata, reference, completion, [one.content for one in own]], place)
     messages, text = _shown(own, config, place)
     return Prompt(identifier, identity, messages, text, reference, metadata, completion, task)
+
+
+def identifier_of(own: Sequence[Message]) -> str:
+    """The id of the prompt that these words of a row make."""
+    return digest([[one.role, one.content] for one in own])[:20]
 
 
 def _reference(row: Row, columns: Columns, place: str, *, required: bool) -> str | None:
@@ -103,7 +110,7 @@ def _shown(
     return None, config.few_shot_separator.join([*worked, own[0].content])
 
 
-def _own(row: Row, columns: Columns, config: PromptsConfig, place: str) -> tuple[tuple[Message, ...], str | None]:
+def own_words(row: Row, columns: Columns, config: PromptsConfig, place: str) -> tuple[tuple[Message, ...], str | None]:
     """The row's own words: its messages, what the template makes of it, or its prompt, which may be a conversation.
     Beside them the answer that a conversation ends with, if it does."""
     messages = find(row, columns.messages)

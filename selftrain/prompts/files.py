@@ -16,11 +16,18 @@ from selftrain.prompts.rows import Numbered, Row
 
 def json_lines(path: Path, name: str) -> Numbered:
     """One object per line; blank lines are skipped. `name` is the file in errors, as the recipe writes it."""
+    return ((place, row) for _, place, row in json_lines_at(path, name))
+
+
+def json_lines_at(path: Path, name: str) -> Iterator[tuple[int, str, Row]]:
+    """The same, each with the place of its first byte in the file."""
+    at = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 place = f"{name}, line {number}"
-                yield place, _row(_parsed(line, place), place, "every line must be an object with named columns")
+                yield at, place, _row(_parsed(line, place), place, "every line must be an object with named columns")
+            at += len(line)
 
 
 def json_array(path: Path, name: str) -> Numbered:

@@ -48,11 +48,27 @@ class Unusable:
 
 
 def read(source: SourceConfig, base: Path, where: str) -> list[tuple[str, Row]]:
-    """The rows that `skip` and `limit` let through, each with its place in words.
+    """As `stream`, all of them."""
+    return list(stream(source, base, where))
+
+
+def stream(source: SourceConfig, base: Path, where: str) -> Numbered:
+    """The rows that `skip` and `limit` let through, one by one, each with its place in words.
 
     `where` is the knob that the source is set by. Raises ConfigError: a source that is not there, or has a knob without
     effect; DependencyError: a library or the hub is missing; DataError: no rows, or one that is none.
     """
+    kind = kind_of(source, base, where)
+    is_empty = True
+    for found in islice(_rows(kind, source, base, where), source.limit):
+        is_empty = False
+        yield found
+    if is_empty:
+        raise empty(source, where)
+
+
+def kind_of(source: SourceConfig, base: Path, where: str) -> str:
+    """`reasoning_gym`, `function`, `folder`, `hub`, or the suffix of a file that is there. Raises ConfigError."""
     assert source.path is not None
     kind = _kind(source.path, base, where)
     defaults = SourceConfig(path=source.path)
@@ -60,12 +76,14 @@ def read(source: SourceConfig, base: Path, where: str) -> list[tuple[str, Row]]:
         if kind not in kinds and getattr(source, knob) != getattr(defaults, knob):
             what = " or ".join(dict.fromkeys(kinds.values()))
             raise ConfigError(f"{where}: {knob} is for {what}, and {source.path} is {_article(kind)}; take it out")
-    found = list(islice(_rows(kind, source, base, where), source.limit))
-    if not found and source.skip:
-        raise DataError(f"{where}: {source.path} gave no rows after the first {source.skip:,} (skip); it has no more")
-    if not found:
-        raise DataError(f"{where}: {source.path} gave no rows; it is empty")
-    return found
+    return kind
+
+
+def empty(source: SourceConfig, where: str) -> DataError:
+    """For a source that gave no rows."""
+    if source.skip:
+        return DataError(f"{where}: {source.path} gave no rows after the first {source.skip:,} (skip); it has no more")
+    return DataError(f"{where}: {source.path} gave no rows; it is empty")
 
 
 def splits(source: SourceConfig, base: Path) -> dict[str, list[str]]:

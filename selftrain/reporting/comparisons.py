@@ -26,6 +26,7 @@ def render(data: Mapping[str, Any]) -> str:
     lines += _rows(data["runs"])
     for one in data["differences"]:
         lines += ["", *_wrapped(one["line"])]
+        lines += [line for of_figure in one.get("values", ()) for line in _wrapped(of_figure["line"])]
         lines += [line for text in one["warnings"] for line in _wrapped(f"careful: {text}")]
         if one["knobs"]:
             lines += [f"knobs of {inert(one['name'])} that differ from {inert(one['over'])}'s:"]

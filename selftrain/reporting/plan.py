@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from selftrain.reporting.inert import inert
+from selftrain.secrecy import SECRET
 
-SECRET = re.compile(r"(^|[._-])(api_?key|password|passwd|secret|token|credentials?)$", re.IGNORECASE)
 PLAIN_SCALAR = re.compile(r"[A-Za-z./][A-Za-z0-9_./:@+-]*")
 WORDS_WITH_A_MEANING = {"null", "true", "false", "yes", "no", "on", "off", "nan", ".nan", ".inf"}
 ORIGIN_COLUMN = 56

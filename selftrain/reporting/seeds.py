@@ -12,11 +12,12 @@ LEGEND = (
     "greedy pass@1 in percent, gains in points; sd: between seeds; intervals: over seeds (these prompts given), over "
     "prompts (these seeds given), over both"
 )
+CORRECT = "pass@1"
 
 
 def seeds_lines(data: Mapping[str, Any]) -> list[Line]:
     """The table of `seeds`: a mapping with `seeds`, `levels` and `gains` as evaluation gives them."""
-    figures = [*data["levels"], *data["gains"]]
+    figures = [*data["levels"], *data["gains"], *data["values"]]
     heads = ["", *(f"seed {seed}" for seed in data["seeds"]), "mean", "sd"]
     values = [
         [inert(_name(one)), *_by_seed(one, data["seeds"]), _figure(one["mean"], one), _deviation(one)]
@@ -37,7 +38,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[Line]:
 
 
 def _name(one: Mapping[str, Any]) -> str:
-    return f"gain over {one['what']}" if one["is_gain"] else str(one["what"])
+    name = f"gain over {one['what']}" if one["is_gain"] else str(one["what"])
+    return name if one["figure"] == CORRECT else f"{one['figure'].replace('/', ' ')}: {name}"
 
 
 def _by_seed(one: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
@@ -47,11 +49,16 @@ def _by_seed(one: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
 
 
 def _figure(value: float, one: Mapping[str, Any]) -> str:
-    return f"{round(100 * value, 1) + 0.0:{'+' if one['is_gain'] else ''}.1f}"
+    sign = "+" if one["is_gain"] else ""
+    if one["figure"] != CORRECT:
+        return f"{round(value, 3) + 0.0:{sign}.3f}"
+    return f"{round(100 * value, 1) + 0.0:{sign}.1f}"
 
 
 def _deviation(one: Mapping[str, Any]) -> str:
-    return "" if one["deviation"] is None else f"{100 * one['deviation']:.1f}"
+    if one["deviation"] is None:
+        return ""
+    return f"{100 * one['deviation']:.1f}" if one["figure"] == CORRECT else f"{one['deviation']:.3f}"
 
 
 def _bounds(interval: Mapping[str, Any] | None, one: Mapping[str, Any]) -> str:

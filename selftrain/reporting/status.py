@@ -12,6 +12,7 @@ from selftrain.reporting.figures import duration, interval, size
 from selftrain.reporting.inert import inert
 from selftrain.reporting.tables import Line, RoundRow, aligned, rounds_lines
 
+VALUE = re.compile(r"evaluate/([a-z]+)/value")
 PASS_AT = re.compile(r"evaluate/([a-z]+)/((?:sampled_)?pass)@(\d+)")
 
 
@@ -148,5 +149,10 @@ def _figures(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         key = f"evaluate/{name}/{kind}@{k}"
         what = f"{inert(name)} {kind.replace('_', ' ')}@{k}"
         yield what, interval(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high"))
+    for key in metrics:
+        if match := VALUE.fullmatch(key):
+            bounds = (metrics.get(f"{key}{end}") for end in ("_low", "_high"))
+            low, high = (None if one is None else f"{one:.3f}" for one in bounds)
+            yield f"{inert(match[1])} value", f"{metrics[key]:.3f}" + (f" [{low}, {high}]" if low and high else "")
     if "evaluate/retention/perplexity" in metrics:
         yield "retention perplexity", f"{metrics['evaluate/retention/perplexity']:.2f}"

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from selftrain.config import SampleConfig, ThinkingConfig
-from selftrain.errors import ConfigError
-from selftrain.records import Block, Candidate, Prompt
+from selftrain.errors import ConfigError, DataError
+from selftrain.records import Block, Candidate, FinishReason, Prompt
 
 if TYPE_CHECKING:
     from selftrain.models import Bench
@@ -47,8 +47,39 @@ class Sampler(Protocol):
     def encode_completion(self, prompt: Prompt, text: str) -> tuple[int, ...]:
         """The ids, stop included, that a policy which answers the prompt with this text would have left."""
 
+    def encode_written(
+        self, prompt: Prompt, texts: Sequence[tuple[str, FinishReason]]
+    ) -> list[tuple[int, ...] | DataError]:
+        """The same of many texts that others wrote, each with how it ended: one that ended by `length` has no stop, and
+        for one that cannot be encoded there is the reason."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids that stand after others, with the tags of `model.thinking`."""
+
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """`num_candidates` per prompt, in the order of prompts and, within one, of index."""
+
+
+class Generator(Protocol):
+    """Writes the training candidates: the policy's sampler, or another."""
+
+    @property
+    def context_length(self) -> int | None:
+        """As a Sampler's."""
+
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
+        """As a Sampler's."""
+
+    def sample(self, block: Block) -> tuple[Candidate, ...]:
+        """As a Sampler's."""
+
+
+@runtime_checkable
+class Holding(Generator, Protocol):
+    """A generator whose candidates exist already."""
+
+    def num_held(self, prompt: Prompt) -> int:
+        """How many candidates of that prompt there are."""
 
 
 def check(config: SampleConfig) -> None:

@@ -66,6 +66,22 @@ class ScriptedSampler:
         written = with_stop(text, self._stop_strings, f"the completion of prompt {prompt.id}")
         return (*written.encode(), *([] if self._stop_strings else [STOP_TOKEN]))
 
+    def encode_written(
+        self, prompt: Prompt, texts: Sequence[tuple[str, FinishReason]]
+    ) -> list[tuple[int, ...] | DataError]:
+        """The bytes of each text, and what ends it unless that is its length."""
+        return [self._written(prompt, text, reason) for text, reason in texts]
+
+    def _written(self, prompt: Prompt, text: str, reason: FinishReason) -> tuple[int, ...] | DataError:
+        try:
+            return tuple(text.encode()) if reason == "length" else self.encode_completion(prompt, text)
+        except DataError as error:
+            return error
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of the bytes."""
+        return _decoded(token_ids)
+
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """Ask the function once per candidate. DataError when it answers anything else."""
         return tuple(

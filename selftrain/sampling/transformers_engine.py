@@ -21,14 +21,14 @@ from torch import Tensor
 from selftrain.config import SampleConfig, ThinkingConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models import Bench, check_probe, probe_logprobs
-from selftrain.records import Block, Candidate, Policy, Prompt
+from selftrain.records import Block, Candidate, FinishReason, Policy, Prompt
 from selftrain.sampling.cache import arrange, copied, empty_cache
 from selftrain.sampling.entropy import normalisers_and_entropies
 from selftrain.sampling.packed import Packed
 from selftrain.sampling.race import draw, seed_tensor
 from selftrain.sampling.stopping import Completion, StopRule
 from selftrain.sampling.thinking import cut
-from selftrain.sampling.written import encode_completion
+from selftrain.sampling.written import encode_completion, encode_written
 
 
 @dataclass(slots=True)
@@ -79,6 +79,16 @@ class TransformersSampler:
         """The completion as token ids, stop included. DataError: the policy would stop before the text's end."""
         return encode_completion(self._bench, self._stop_rule(self._config.stop_strings), prompt, text)
 
+    def encode_written(
+        self, prompt: Prompt, texts: Sequence[tuple[str, FinishReason]]
+    ) -> list[tuple[int, ...] | DataError]:
+        """The completions that others wrote as token ids, or why they have none."""
+        return encode_written(self._bench, self._stop_rule(self._config.stop_strings), prompt, texts)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids that stand after others."""
+        return self._bench.decode_after(token_ids)
+
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """All candidates of the block. PhaseError: NaN, not enough memory, or not the policy's adapter."""
         self._mount(block.policy)
@@ -94,6 +104,10 @@ class TransformersSampler:
                 "changes the former from this round on) or the number of candidates"
             ) from error
         return tuple(self._candidates(block, completions))
+
+    def release(self) -> None:
+        """Let go of what is kept of the model: copies of its weights, the prefix that was read, the model itself."""
+        self._model = self._packed = self._prefix = None
 
     def _mount(self, policy: Policy) -> None:
         model = self._bench.mount(policy)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping, Sequence
 
 from selftrain.errors import ConfigError, DataError
 from selftrain.models import Bench
-from selftrain.records import Prompt
+from selftrain.records import FinishReason, Prompt
 from selftrain.sampling.stopping import Completion, StopRule, with_stop
 from selftrain.sampling.thinking import never_ends
 
@@ -28,47 +29,90 @@ def encode_completion(bench: Bench, rule: StopRule, prompt: Prompt, text: str) -
             f"the completion of prompt {prompt.id} never ends its reasoning, so that it has no answer: {text[-60:]!r}; "
             "write it as the policy would, with the reasoning before it and the closing tag of model.thinking between"
         )
-    ids = _continued(bench, prompt, with_stop(text, rule.stop_strings, f"the completion of prompt {prompt.id}"))
-    if not rule.stop_strings:
-        ids = (*ids, _stop_token_id(bench, rule, prompt))
-    forced = Completion(max_tokens=len(ids) + 1)
-    for token_id in ids:
-        forced.add(token_id, 0.0, 0.0, rule)
-        if forced.finish_reason is not None:
-            break
-    if forced.finish_reason is None or len(forced.token_ids) < len(ids):
-        raise DataError(
-            f"the completion of prompt {prompt.id} would have ended after {len(forced.token_ids)} of its {len(ids)} "
-            f"tokens, as {forced.text[-60:]!r}: one of them is in sample.stop_token_ids; remove it there, or from the "
-            "completion"
-        )
-    return ids
+    (found,) = encode_written(bench, rule, prompt, [(text, "stop_token")])
+    if isinstance(found, DataError):
+        raise found
+    return found
 
 
-def _continued(bench: Bench, prompt: Prompt, text: str) -> tuple[int, ...]:
-    """Ids that, after the rendered prompt's, read as the prompt and then the text."""
-    before = bench.render(prompt)
-    shown = bench.decode(before)
-    read = ""
-    for anchor in ANCHORS:
-        ids = _after(bench, anchor, text)
-        if ids is None:
+def encode_written(
+    bench: Bench, rule: StopRule, prompt: Prompt, texts: Sequence[tuple[str, FinishReason]]
+) -> list[tuple[int, ...] | DataError]:
+    """The same of many texts, each with how it ended: one that ended by `length` has no stop. For a text that has no
+    such ids there is the reason. Reasoning may be without an end. ConfigError: the model has no stop token."""
+    found: dict[int, tuple[int, ...] | DataError] = {}
+    whole: dict[int, str] = {}
+    for number, (text, reason) in enumerate(texts):
+        try:
+            stops = rule.stop_strings if reason != "length" else ()
+            whole[number] = with_stop(text, stops, f"the completion of prompt {prompt.id}")
+        except DataError as error:
+            found[number] = error
+    found |= _continued(bench, prompt, whole)
+    for number, (_, reason) in enumerate(texts):
+        ids = found[number]
+        if isinstance(ids, DataError):
             continue
-        read = bench.decode((*before, *ids))
-        # Some tokenizers compose accents first, so that a decomposed one never comes back.
-        if unicodedata.normalize("NFC", read) == unicodedata.normalize("NFC", shown + text):
-            return ids
-    raise DataError(
-        f"the completion of prompt {prompt.id} cannot be written in the model's tokens: {text[-60:]!r} comes back as "
-        f"{read[len(shown) :][-60:]!r}; take out special tokens and characters that the tokenizer does not have"
+        if reason != "length" and not rule.stop_strings:
+            ids = (*ids, _stop_token_id(bench, rule, prompt))
+        found[number] = _ended_early(ids, rule, prompt, is_cut=reason == "length") or ids
+    return [found[number] for number in range(len(texts))]
+
+
+def _ended_early(ids: tuple[int, ...], rule: StopRule, prompt: Prompt, *, is_cut: bool) -> DataError | None:
+    """Why the policy would not have left just these ids; None where it would. `is_cut`: it was not to stop at all."""
+    if rule.stop_strings:
+        forced = Completion(max_tokens=len(ids) + 1)
+        for token_id in ids:
+            forced.add(token_id, 0.0, 0.0, rule)
+            if forced.finish_reason is not None:
+                break
+        ended, num_tokens, text = forced.finish_reason is not None, len(forced.token_ids), forced.text
+    else:
+        first = next((at for at, one in enumerate(ids) if one in rule.stop_token_ids), None)
+        ended, num_tokens = first is not None, len(ids) if first is None else first + 1
+        text = "" if first is None or num_tokens == len(ids) else rule.decode(ids[:first])
+    if ended == (not is_cut) and num_tokens == len(ids):
+        return None
+    return DataError(
+        f"the completion of prompt {prompt.id} would have ended after {num_tokens} of its {len(ids)} tokens, as "
+        f"{text[-60:]!r}: one of them is in sample.stop_token_ids; remove it there, or from the completion"
     )
 
 
-def _after(bench: Bench, anchor: str, text: str) -> tuple[int, ...] | None:
-    """The ids of the text after those of the anchor; None where the two merge."""
+def _continued(bench: Bench, prompt: Prompt, texts: Mapping[int, str]) -> dict[int, tuple[int, ...] | DataError]:
+    """Ids that, after the rendered prompt's, read as the prompt and then the text; by the text's number."""
+    before = bench.render(prompt)
+    shown = bench.decode(before)
+    found: dict[int, tuple[int, ...] | DataError] = {}
+    read: dict[int, str] = {}
+    for anchor in ANCHORS:
+        left = [number for number in texts if number not in found]
+        for number, ids in zip(left, _after(bench, anchor, [texts[one] for one in left]), strict=True):
+            if ids is None:
+                continue
+            read[number] = bench.decode((*before, *ids))
+            # Some tokenizers compose accents first, so that a decomposed one never comes back.
+            wanted = unicodedata.normalize("NFC", shown + texts[number])
+            if unicodedata.normalize("NFC", read[number]) == wanted:
+                found[number] = ids
+    for number, text in texts.items():
+        if number not in found:
+            found[number] = DataError(
+                f"the completion of prompt {prompt.id} cannot be written in the model's tokens: {text[-60:]!r} comes "
+                f"back as {read.get(number, '')[len(shown) :][-60:]!r}; take out special tokens and characters that "
+                "the tokenizer does not have"
+            )
+    return found
+
+
+def _after(bench: Bench, anchor: str, texts: Sequence[str]) -> list[tuple[int, ...] | None]:
+    """The ids of each text after those of the anchor; None where the two merge."""
+    if not texts:
+        return []
     first = bench.tokenizer(anchor, add_special_tokens=False)["input_ids"] if anchor else []
-    both = bench.tokenizer(anchor + text, add_special_tokens=False)["input_ids"]
-    return tuple(both[len(first) :]) if both[: len(first)] == first else None
+    all_ids = bench.tokenizer([anchor + text for text in texts], add_special_tokens=False)["input_ids"]
+    return [tuple(ids[len(first) :]) if ids[: len(first)] == first else None for ids in all_ids]
 
 
 def _stop_token_id(bench: Bench, rule: StopRule, prompt: Prompt) -> int:

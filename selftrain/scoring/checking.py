@@ -50,6 +50,8 @@ def check_scorer(scorer: ScorerConfig, base: Path | None) -> None:
         )
     if scorer.name == "json_schema":
         _check_json_schema(scorer, base)
+    if (built_in := SCORERS[scorer.name]).learned and built_in.check is not None:
+        load_function(built_in.check, Path())(base, **scorer.params)
     if scorer.name == "reasoning_gym":
         from selftrain.scoring.gym import require_installed
 

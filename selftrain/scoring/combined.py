@@ -12,13 +12,28 @@ from typing import Any
 from selftrain.config import ScoreConfig, ScorerConfig
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Group, Prompt, Score
-from selftrain.scoring import INFRA_ERROR, METRIC_PREFIX, Asked, Judge, Verdict
+from selftrain.scoring import (
+    INFRA_ERROR,
+    METRIC_PREFIX,
+    NO_MEANS,
+    SCORERS,
+    SUM_PREFIX,
+    Asked,
+    BlockJudge,
+    HoldsModel,
+    Judge,
+    Means,
+    Verdict,
+    part_names,
+)
 from selftrain.scoring.judges import built, runs_apart, workers_of
 from selftrain.scoring.sandbox import Chosen
 from selftrain.scoring.threads import JudgingThreads
 
+ADDED_UP = (METRIC_PREFIX, SUM_PREFIX)
 COST_OF_RULE = 1.0
 COST_OF_PROCESS = 10.0
+COST_OF_MODEL = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,10 @@ class Part:
     def order(self) -> tuple[float, bool]:
         """Cheaper ones first, and of those gates first."""
         cost = self.config.cost
-        if cost is None:
+        built_in = SCORERS.get(self.config.name)
+        if cost is None and built_in is not None and built_in.learned:
+            cost = COST_OF_MODEL
+        elif cost is None:
             cost = COST_OF_PROCESS if runs_apart(self.config) else COST_OF_RULE
         return cost, not self.config.gate
 
@@ -59,21 +77,42 @@ class CombinedScorer:
         self._parts, self._correct_at = tuple(parts), correct_at
         self.threads = JudgingThreads(threads)
 
+    @property
+    def by_block(self) -> bool:
+        """Whether any part judges the candidates of a whole block at once: then `score_block` is to be given blocks,
+        or the last bits of its values may differ."""
+        return any(isinstance(part.judge, BlockJudge) for part in self._parts)
+
     def score(self, group: Group) -> tuple[Score, ...]:
         """One Score per candidate, in order."""
-        asked = [part for part in self._parts if part.judges(group.prompt)]
-        verdicts: list[dict[str, Verdict]] = [{} for _ in group.candidates]
-        open_still = list(range(len(group.candidates)))
-        for part in sorted(asked, key=lambda one: one.order):
-            of_part = part.judge.judge(group.prompt, [_as_asked(group.candidates[index]) for index in open_still])
-            for index, verdict in zip(open_still, of_part, strict=True):
-                verdicts[index][part.name] = verdict
-            if part.config.gate:
-                open_still = [index for index in open_still if _passed(verdicts[index][part.name])]
-        return tuple(
-            self._combined(group.prompt, candidate, asked, of_candidate)
-            for candidate, of_candidate in zip(group.candidates, verdicts, strict=True)
-        )
+        return self.score_block([group])[0]
+
+    def score_block(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """One Score per candidate of each group, in order. Parts that judge blocks are given all candidates that no
+        gate has closed, the others those of a group at a time."""
+        hands = [_InHand(group, tuple(part for part in self._parts if part.judges(group.prompt))) for group in groups]
+        for part in sorted(self._parts, key=lambda one: one.order):
+            asked = [(hand, hand.asked()) for hand in hands if part in hand.parts and hand.open_still]
+            given = [(hand.group.prompt, of_hand) for hand, of_hand in asked]
+            if isinstance(part.judge, BlockJudge):
+                verdicts = part.judge.judge_block(given) if given else []
+            else:
+                verdicts = [part.judge.judge(prompt, of_prompt) for prompt, of_prompt in given]
+            for (hand, _), of_part in zip(asked, verdicts, strict=True):
+                hand.take(part, of_part)
+        return [
+            tuple(
+                self._combined(hand.group.prompt, candidate, hand.parts, of_candidate)
+                for candidate, of_candidate in zip(hand.group.candidates, hand.verdicts, strict=True)
+            )
+            for hand in hands
+        ]
+
+    def release(self) -> None:
+        """Free the memory of models that parts have loaded; they are loaded again when they judge next."""
+        for part in self._parts:
+            if isinstance(part.judge, HoldsModel):
+                part.judge.release()
 
     def explain(self, prompt: Prompt, text: str, *, reasoning: str | None = None) -> Score:
         """What the scorers say of one answer to that prompt, for a person to read: `answer` is what was taken out of
@@ -159,6 +198,25 @@ class CombinedScorer:
         self.close()
 
 
+class _InHand:
+    """A group while it is judged: the parts that judge it, what they said so far, and the indices of its candidates
+    that no gate has closed."""
+
+    def __init__(self, group: Group, parts: Sequence[Part]) -> None:
+        self.group, self.parts = group, tuple(parts)
+        self.verdicts: list[dict[str, Verdict]] = [{} for _ in group.candidates]
+        self.open_still = list(range(len(group.candidates)))
+
+    def asked(self) -> list[Asked]:
+        return [_as_asked(self.group.candidates[index]) for index in self.open_still]
+
+    def take(self, part: Part, verdicts: Sequence[Verdict]) -> None:
+        for index, verdict in zip(self.open_still, verdicts, strict=True):
+            self.verdicts[index][part.name] = verdict
+        if part.config.gate:
+            self.open_still = [index for index in self.open_still if _passed(self.verdicts[index][part.name])]
+
+
 def _as_asked(candidate: Candidate) -> Asked:
     return Asked(candidate, candidate.text)
 
@@ -217,7 +275,7 @@ def _extras(verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
         for column, value in verdict.extras.items():
             if column not in found:
                 found[column] = value
-            elif column.startswith(METRIC_PREFIX) and isinstance(value, list) and isinstance(found[column], list):
+            elif column.startswith(ADDED_UP) and isinstance(value, list) and isinstance(found[column], list):
                 found[column] = [*found[column], *value]
             else:
                 found[f"{name}: {column}"] = value
@@ -225,15 +283,17 @@ def _extras(verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
 
 
 def build_combined(
-    config: ScoreConfig, base: Path, columns: Mapping[str, str], sandbox: Chosen | None = None
+    config: ScoreConfig,
+    base: Path,
+    columns: Mapping[str, str],
+    sandbox: Chosen | None = None,
+    means: Means = NO_MEANS,
 ) -> CombinedScorer:
     """Start every scorer of the list; if one fails, those before it are ended."""
     parts: list[Part] = []
     try:
-        for scorer in config.scorers:
-            earlier = sum(1 for one in config.scorers[: len(parts)] if one.name == scorer.name)
-            name = f"{scorer.name}#{earlier + 1}" if earlier else scorer.name
-            judge = built(scorer, base, config.timeout_seconds, columns, config.workers, config.sandbox, sandbox)
+        for name, scorer in zip(part_names(config.scorers), config.scorers, strict=True):
+            judge = built(scorer, base, config.timeout_seconds, columns, config.workers, config.sandbox, sandbox, means)
             parts.append(Part(name, scorer, judge))
     except BaseException:
         for part in parts:

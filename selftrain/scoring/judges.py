@@ -13,9 +13,10 @@ from selftrain.config import ExtractConfig, SandboxConfig, ScorerConfig
 from selftrain.errors import UnusablePrompts
 from selftrain.plugins import load_function
 from selftrain.records import Prompt
-from selftrain.scoring import SCORERS, Asked, BuiltIn, Judge, Verdict
+from selftrain.scoring import NO_MEANS, SCORERS, Asked, BlockJudge, BuiltIn, HoldsModel, Judge, Means, Verdict
 from selftrain.scoring.extraction import Extraction, extract
 from selftrain.scoring.functions import FunctionJudge
+from selftrain.scoring.majority import MajorityJudge, WholeAnswers
 from selftrain.scoring.rules import check_reference
 from selftrain.scoring.sandbox import Chosen
 from selftrain.scoring.structured import schema_of
@@ -33,11 +34,22 @@ def built(
     workers: int | None = None,
     limits: SandboxConfig = SandboxConfig(),  # noqa: B008 - frozen
     sandbox: Chosen | None = None,
+    means: Means = NO_MEANS,
 ) -> Judge:
-    """Start a scorer; `columns` and `sandbox` as `scoring.build` has them, `workers` as `score.workers`, `limits` as
-    `score.sandbox`. Raises ConfigError, DataError, DependencyError or SandboxRefused where it cannot be used."""
+    """Start a scorer; `columns`, `sandbox` and `means` as `scoring.build` has them, `workers` as `score.workers`,
+    `limits` as `score.sandbox`. Raises ConfigError, DataError, DependencyError or SandboxRefused where it cannot be
+    used."""
     built_in = SCORERS.get(scorer.name)
     judge: Judge
+    if built_in is not None and built_in.compares:
+        answers = _extracting(WholeAnswers(), scorer, base, timeout_seconds, workers)
+        rules = load_function(built_in.rule, base)(**scorer.params)
+        apart = workers_of(scorer, workers)
+        try:
+            return MajorityJudge(rules, answers, base=base, timeout_seconds=timeout_seconds, workers=apart)
+        except BaseException:
+            answers.close()
+            raise
     if built_in is None:
         judge = FunctionJudge(
             scorer.name,
@@ -47,6 +59,8 @@ def built(
             columns=columns,
             workers=workers or 1,
         )
+    elif built_in.learned:
+        judge = load_function(built_in.rule, base)(base, means, **scorer.params)
     elif built_in.sandboxed:
         of_code = load_function(built_in.rule, base)
         judge = of_code(limits, workers_of(scorer, workers), columns, sandbox, **scorer.params)
@@ -54,11 +68,17 @@ def built(
         judge = RuleJudge(
             scorer.name, built_in, _params(scorer, base), base, timeout_seconds, workers_of(scorer, workers)
         )
+    return _extracting(judge, scorer, base, timeout_seconds, workers)
+
+
+def _extracting(judge: Judge, scorer: ScorerConfig, base: Path, timeout_seconds: float, workers: int | None) -> Judge:
+    """The judge, of what the scorer's `extract` takes out."""
     config = extract_of(scorer)
     if config.by == "whole":
         return judge
     try:
-        return Extracting(judge, config, base, timeout_seconds, workers_of(scorer, workers))
+        kind = BlockExtracting if isinstance(judge, BlockJudge) else Extracting
+        return kind(judge, config, base, timeout_seconds, workers_of(scorer, workers))
     except BaseException:
         judge.close()
         raise
@@ -74,7 +94,9 @@ def extract_of(scorer: ScorerConfig) -> ExtractConfig:
 def runs_apart(scorer: ScorerConfig) -> bool:
     """Whether the scorer needs a process of its own."""
     built_in = SCORERS.get(scorer.name)
-    return built_in is None or built_in.in_worker or built_in.sandboxed or scorer.extract.by == "regex"
+    if built_in is None or built_in.in_worker or built_in.sandboxed or scorer.extract.by == "regex":
+        return True
+    return built_in.compares and scorer.params.get("normalise") == "math"
 
 
 def workers_of(scorer: ScorerConfig, workers: int | None) -> int:
@@ -204,12 +226,7 @@ class Extracting:
     def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> Sequence[Verdict]:
         """One Verdict per candidate, in order, whose explanation says what was taken and what the scorer says of it."""
         found = self._extracted(prompt, asked)
-        taken = [
-            replace(one, text=of_it.answer)
-            for one, of_it in zip(asked, found, strict=True)
-            if isinstance(of_it, Extraction) and of_it.answer is not None
-        ]
-        verdicts = iter(self._judge.judge(prompt, taken))
+        verdicts = iter(self._judge.judge(prompt, _taken(asked, found)))
         return [self._explained(one, verdicts) for one in found]
 
     def _extracted(self, prompt: Prompt, asked: Sequence[Asked]) -> list[Extraction | Verdict]:
@@ -245,3 +262,32 @@ class Extracting:
         self._judge.close()
         if self._worker is not None:
             self._worker.close()
+
+    def release(self) -> None:
+        """As the scorer's own, where it has a model."""
+        if isinstance(self._judge, HoldsModel):
+            self._judge.release()
+
+
+class BlockExtracting(Extracting):
+    """The same of a scorer that judges blocks."""
+
+    def judge_block(self, block: Sequence[tuple[Prompt, Sequence[Asked]]]) -> Sequence[Sequence[Verdict]]:
+        """As `judge`, of all prompts at once."""
+        assert isinstance(self._judge, BlockJudge)
+        found = [self._extracted(prompt, asked) for prompt, asked in block]
+        taken = [(prompt, _taken(asked, of_it)) for (prompt, asked), of_it in zip(block, found, strict=True)]
+        judged = self._judge.judge_block(taken)
+        return [
+            [self._explained(one, verdicts) for one in of_it]
+            for of_it, verdicts in zip(found, map(iter, judged), strict=True)
+        ]
+
+
+def _taken(asked: Sequence[Asked], found: Sequence[Extraction | Verdict]) -> list[Asked]:
+    """The candidates from which something was taken out, as the scorer sees them."""
+    return [
+        replace(one, text=of_it.answer)
+        for one, of_it in zip(asked, found, strict=True)
+        if isinstance(of_it, Extraction) and of_it.answer is not None
+    ]

@@ -1,21 +1,27 @@
 """The rules of `select.rule`: who leaves, who stays, and why, in words that show the numbers.
 
-A rule that ranks the whole round (`OF_THE_ROUND`) is given the candidates of all prompts at once, any other those of
-one prompt.
+A rule that ranks the whole round (`OF_THE_ROUND`) is a step over the round, which holds on to some numbers of each
+candidate; any other is given the candidates of one prompt. Values are the shaped ones.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean, pstdev
+from typing import Protocol
+
+import numpy as np
 
 from selftrain.config import SelectConfig, one
 from selftrain.records import Group, seed_from
-from selftrain.selection.steps import Row, best_first, drawn_first, value_of
+from selftrain.selection import Entry
+from selftrain.selection.shaping import values_of
+from selftrain.selection.steps import Row, best_first, draw_key, value_of
 
 OF_THE_ROUND = ("random", "top_fraction")
 # Of the spread of a prompt's values: 0.3 is not above 0.2 + 0.1, which is a little over 0.3 in binary, or under it.
@@ -30,27 +36,43 @@ class Ruling:
     stay: Mapping[str, str]
 
 
-Rule = Callable[[Sequence[Row]], Ruling]
+Rule = Callable[[Group, Sequence[Row]], Ruling]
+"""Given the prompt with all its candidates as sampled and scored, and those that are left."""
 
 
-def rule(config: SelectConfig, groups: Sequence[Group], *, seed: int) -> Rule:
-    """The rule that the config names, for a round whose candidates are `groups` as they were sampled and scored."""
+class RoundRule(Protocol):
+    """A rule over the whole round: a `RoundStep` that can say why the others stay, once all entries are read."""
+
+    def leaving(self, entries: Iterator[Entry]) -> Iterator[tuple[int, str]]:
+        """As `RoundStep.leaving`."""
+
+    def stays(self, value: float) -> str:
+        """Why a candidate of that value stays."""
+
+
+def rule(config: SelectConfig) -> Rule:
+    """The rule that the config names, where it is one over the candidates of a prompt."""
     if config.rule == "threshold":
         return from_threshold(one(config.threshold))
     if config.rule == "above_mean":
-        return above_mean(one(config.above_mean), groups)
-    if config.rule == "top_fraction":
-        assert config.top_fraction is not None
-        return top_fraction(one(config.top_fraction), seed=seed)
-    if config.rule == "random":
-        assert config.count is not None
-        return drawn(one(config.count), seed=seed)
+        return above_mean(one(config.above_mean))
     if config.rule == "all":
         return everyone
     return among_best(1 if config.rule == "best_of_n" else one(config.top_k))
 
 
-def everyone(rows: Sequence[Row]) -> Ruling:
+def round_rule(config: SelectConfig, *, seed: int) -> RoundRule | None:
+    """The rule that the config names, where it is one of `OF_THE_ROUND`."""
+    if config.rule == "top_fraction":
+        assert config.top_fraction is not None
+        return TopFraction(one(config.top_fraction), seed=seed)
+    if config.rule == "random":
+        assert config.count is not None
+        return Drawn(one(config.count), seed=seed)
+    return None
+
+
+def everyone(group: Group, rows: Sequence[Row]) -> Ruling:
     """All stay."""
     return Ruling({}, {candidate.id: f"value {value_of(score)}; all are kept" for candidate, score in rows})
 
@@ -58,7 +80,7 @@ def everyone(rows: Sequence[Row]) -> Ruling:
 def from_threshold(threshold: float) -> Rule:
     """Those with a value of at least the threshold stay."""
 
-    def judge(rows: Sequence[Row]) -> Ruling:
+    def judge(group: Group, rows: Sequence[Row]) -> Ruling:
         return _ruling(
             rows,
             lambda row: value_of(row[1]) >= threshold,
@@ -73,14 +95,14 @@ def among_best(number: int) -> Rule:
     """The `number` best of the prompt stay; ties go to the first by wave and index."""
     among = "the best of the prompt" if number == 1 else f"among the best {number} of the prompt"
 
-    def judge(rows: Sequence[Row]) -> Ruling:
+    def judge(group: Group, rows: Sequence[Row]) -> Ruling:
         best = {row[0].id for row in best_first(rows)[:number]}
         return _best_stay(rows, best, among)
 
     return judge
 
 
-def top_fraction(share: float, *, seed: int) -> Rule:
+class TopFraction:
     """Of the n candidates left in the round, the ceil(share * n) best stay, whatever their prompts: one at least.
 
     RAFT (Dong et al. 2023, arXiv 2304.06767) with its ranking taken over the round instead of within each prompt, which
@@ -90,24 +112,52 @@ def top_fraction(share: float, *, seed: int) -> Rule:
     stay, whatever the order of the input.
     """
 
-    def judge(rows: Sequence[Row]) -> Ruling:
+    def __init__(self, share: float, *, seed: int) -> None:
+        self._share, self._seed = share, seed
+        self._among = ""
+
+    def leaving(self, entries: Iterator[Entry]) -> Iterator[tuple[int, str]]:
+        """All but the best, with the value. Holds three numbers of each candidate."""
+        values, ranks, ties = array("d"), array("q"), array("q")
+        prompt, seen, tie = None, Counter[float](), 0
+        for entry in entries:
+            if entry.prompt_id != prompt:
+                prompt, seen, tie = entry.prompt_id, Counter(), seed_from(self._seed, "tie", entry.prompt_id)
+            values.append(entry.value)
+            ranks.append(seen[entry.value])
+            ties.append(tie)
+            seen[entry.value] += 1
         # From its digits: 0.1 * 30 is a little over 3 in binary, and its ceiling 4.
-        number = math.ceil(Fraction(str(share)) * len(rows))
-        seen: Counter[tuple[str, float]] = Counter()
-        places: dict[str, tuple[float, int, int, str]] = {}
-        for candidate, score in rows:
-            value, prompt = value_of(score), candidate.prompt_id
-            rank = seen[prompt, value]
-            seen[prompt, value] += 1
-            places[candidate.id] = -value, rank, seed_from(seed, "tie", prompt), prompt
-        best = set(sorted(places, key=places.__getitem__)[:number])
-        among = f"among the best {number} of the {len(rows)} left (top_fraction {share:g})"
-        return _best_stay(rows, best, among)
+        number = math.ceil(Fraction(str(self._share)) * len(values))
+        self._among = f"among the best {number} of the {len(values)} left (top_fraction {self._share:g})"
+        order = np.lexsort((np.array(ties), np.array(ranks), -np.array(values)))
+        for left in np.sort(order[number:]).tolist():
+            yield left, f"value {values[left]} not {self._among}"
 
-    return judge
+    def stays(self, value: float) -> str:
+        """With the value."""
+        return f"value {value} is {self._among}"
 
 
-def above_mean(deviations: float, groups: Sequence[Group]) -> Rule:
+class Drawn:
+    """`count` of the candidates of all prompts together stay, whatever their values: those first in the order that
+    comes from (seed, candidate id)."""
+
+    def __init__(self, count: int, *, seed: int) -> None:
+        self._count, self._seed = count, seed
+
+    def leaving(self, entries: Iterator[Entry]) -> Iterator[tuple[int, str]]:
+        """All but those drawn. Holds one number of each candidate."""
+        keys = array("q", (draw_key(entry.candidate_id, self._seed) for entry in entries))
+        for left in np.sort(np.argsort(np.array(keys), kind="stable")[self._count :]).tolist():
+            yield left, f"not among the {self._count} drawn"
+
+    def stays(self, value: float) -> str:
+        """The same for all."""
+        return "drawn at random, whatever its value"
+
+
+def above_mean(deviations: float) -> Rule:
     """Those stay whose value v is above mean + deviations * std of their prompt's values.
 
     Group-relative, as the advantage of GRPO (Shao et al. 2024, arXiv 2402.03300) is. The mean and the standard
@@ -115,12 +165,11 @@ def above_mean(deviations: float, groups: Sequence[Group]) -> Rule:
     other steps: a prompt's difficulty does not depend on how long its answers were. Unscored candidates do not count.
     Where all values are equal nobody is above the others, and nobody stays.
     """
-    values = {group.prompt.id: [score.value for score in group.scores if score.value is not None] for group in groups}
 
-    def judge(rows: Sequence[Row]) -> Ruling:
+    def judge(group: Group, rows: Sequence[Row]) -> Ruling:
         if not rows:
             return Ruling({}, {})
-        of_prompt = values[rows[0][0].prompt_id]
+        of_prompt = values_of(group.scores)
         low, high = min(of_prompt), max(of_prompt)
         if low == high:
             words = f"all {len(of_prompt)} scored candidates of the prompt have value {high}"
@@ -134,21 +183,6 @@ def above_mean(deviations: float, groups: Sequence[Group]) -> Rule:
             lambda row: value_of(row[1]) - bar > _ROUNDING * (high - low),
             leave=lambda row: f"value {value_of(row[1])} not above {said}",
             stay=lambda row: f"value {value_of(row[1])} is above {said}",
-        )
-
-    return judge
-
-
-def drawn(count: int, *, seed: int) -> Rule:
-    """`count` of the candidates of all prompts together stay, whatever their values."""
-
-    def judge(rows: Sequence[Row]) -> Ruling:
-        taken = {row[0].id for row in drawn_first(rows, seed=seed)[:count]}
-        return _ruling(
-            rows,
-            lambda row: row[0].id in taken,
-            leave=lambda row: f"not among the {count} drawn",
-            stay=lambda row: "drawn at random, whatever its value",
         )
 
     return judge

@@ -47,14 +47,19 @@ def unanswered(rows: Sequence[Row]) -> Mapping[str, str]:
 
 
 def wrong_length(config: SelectConfig) -> Step:
-    """Those with too few or too many completion tokens, the stop token included."""
+    """Those with too few or too many completion tokens, the stop token included; and those that cannot be written in
+    the policy's tokens and context. Where no model is loaded nothing has tokens, and nobody leaves."""
     shortest, longest = config.min_completion_tokens, config.max_completion_tokens
 
     def step(rows: Sequence[Row]) -> Mapping[str, str]:
         reasons = {}
         for candidate, _ in rows:
             num_tokens = len(candidate.completion_token_ids)
-            if num_tokens < shortest:
+            if not candidate.prompt_token_ids:
+                continue
+            if not num_tokens:
+                reasons[candidate.id] = "cannot be written in the policy's tokens and context"
+            elif num_tokens < shortest:
                 reasons[candidate.id] = f"shorter than {shortest} tokens ({num_tokens})"
             elif longest is not None and num_tokens > longest:
                 reasons[candidate.id] = f"longer than {longest} tokens ({num_tokens})"
@@ -107,7 +112,17 @@ def best_first(rows: Sequence[Row]) -> list[Row]:
 
 def drawn_first(rows: Sequence[Row], *, seed: int) -> list[Row]:
     """In random order. The order comes from (seed, candidate id) alone: neither values nor the order of input count."""
-    return sorted(rows, key=lambda row: (seed_from(seed, "draw", row[0].id), row[0].id))
+    return sorted(rows, key=lambda row: (draw_key(row[0].id, seed), row[0].id))
+
+
+def draw_key(candidate_id: str, seed: int) -> int:
+    """Where a candidate comes in a random order."""
+    return seed_from(seed, "draw", candidate_id)
+
+
+def written(candidate: Candidate) -> str:
+    """All that a candidate wrote, the reasoning before the answer included."""
+    return f"{candidate.reasoning}\n{candidate.text}" if candidate.reasoning else candidate.text
 
 
 def value_of(score: Score) -> float:

@@ -1,13 +1,16 @@
 """Training: survivors in, an adapter folder out.
 
-- `sft`         LoRA fine-tuning on the sampled ids by TRL's SFTTrainer; the only module that knows TRL
-- `arguments`   the arguments of TRL's SFTConfig, and how ranks and micro-batches share a batch
+- `sft`         LoRA fine-tuning on the sampled ids by TRL's SFTTrainer; with `dpo` all that knows TRL
+- `pairs`       right and wrong candidates of one prompt, drawn for the verifier
+- `dpo`         the verifier: LoRA on such pairs by TRL's DPOTrainer
+- `lora`        the adapter in training, whatever the loss
+- `arguments`   the arguments of TRL's SFTConfig and DPOConfig, and how ranks and micro-batches share a batch
 - `examples`    survivors as a data set that is neither cut nor reordered, and the order in which they are trained on
 - `joined`      what a batch need not compute: untrained positions' logits, shared beginnings twice
 - `steps`       what is done at each optimizer step: metrics, the watch for NaN, checkpoints, stopping
 - `norms`       how far a training moved the policy
 - `checkpoints` a killed training's way back: complete, of the same training, hashes verified before anything is read
-- `fields`      checks `train.lora` and `train.sft` against the fields of PEFT and TRL, without importing them
+- `fields`      checks the tables for PEFT and TRL (`train.lora`, `train.sft`, ...) against their fields, unimported
 - `scripted`    writes a tiny adapter without a model, for tests of everything around training
 """
 
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError
 from selftrain.records import Policy, Survivor, Training
-from selftrain.training.fields import check_shares, check_tables
+from selftrain.training.fields import check_shares, check_tables, check_verifier
 from selftrain.world import World
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ TRAINERS: dict[str, str] = {
     "sft": "selftrain.training.sft:SftTrainer",
     "scripted": "selftrain.training.scripted:ScriptedTrainer",
 }
+
+
+__all__ = ["TRAINERS", "Trainer", "build", "check", "check_verifier"]
 
 
 class Trainer(Protocol):

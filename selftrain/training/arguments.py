@@ -1,4 +1,4 @@
-"""Every argument of TRL's SFTConfig: ours, the user's over our defaults, and how ranks share a batch."""
+"""Every argument of TRL's SFTConfig and DPOConfig: ours, the user's over our defaults, and how ranks share a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from selftrain.config import TrainConfig, one
+from selftrain.config import TrainConfig, VerifierConfig, one
 from selftrain.errors import ConfigError
 from selftrain.models import Bench
 from selftrain.training.fields import SAMPLING_STRATEGIES
@@ -16,7 +16,7 @@ from selftrain.world import World
 
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
 # Linear decay from the first step: rounds are short, and Adam's own bias correction is all the warm-up LoRA needs.
-SFT_DEFAULTS = {
+DEFAULTS = {
     "lr_scheduler_type": "linear",
     "warmup_steps": 0,
     "optim": "adamw_torch_fused",
@@ -24,14 +24,15 @@ SFT_DEFAULTS = {
     "max_grad_norm": 1.0,
     "activation_checkpointing": False,
     "train_sampling_strategy": SAMPLING_STRATEGIES[0],
-    "loss_type": "nll",
     # Otherwise DDP sorts its buckets anew after the first step, also of a resumed training: with three ranks or more,
     # sums would be taken in another order. It also lets an expert that saw no token have no gradient.
     "ddp_find_unused_parameters": True,
 }
+SFT_DEFAULTS = {**DEFAULTS, "loss_type": "nll"}
+DPO_DEFAULTS = {**DEFAULTS, "loss_type": ["sigmoid"]}
 
 
-def micro_batch_size(config: TrainConfig, ranks: int) -> int:
+def micro_batch_size(config: TrainConfig | VerifierConfig, ranks: int) -> int:
     """Examples per forward pass of one rank."""
     of_rank = config.batch_size // ranks
     return min(one(config.micro_batch_size) or of_rank, of_rank)
@@ -39,19 +40,30 @@ def micro_batch_size(config: TrainConfig, ranks: int) -> int:
 
 def settings(work: Path, config: TrainConfig, bench: Bench, seed: int, world: World) -> dict[str, Any]:
     """Every effective argument of SFTConfig: the user's table over our defaults, and what selftrain owns."""
-    _require_own_device(bench, world)
-    micro = micro_batch_size(config, world.size)
     flash = "flash" in bench.config.attn_implementation
     if config.sft.get("padding_free") and not flash:
         raise ConfigError(
             "train.sft.padding_free: only flash attention keeps the examples of a flattened batch apart; "
             "set model.attn_implementation: flash_attention_2, or remove it"
         )
-    owned = {
+    owned = {**_owned(work, config, bench, seed, world), "max_steps": config.steps or -1}
+    free = {"dataloader_pin_memory": bench.device.type == "cuda", "padding_free": flash, **SFT_DEFAULTS, **config.sft}
+    return {**free, **owned}
+
+
+def settings_of_pairs(work: Path, config: VerifierConfig, bench: Bench, seed: int, world: World) -> dict[str, Any]:
+    """Every effective argument of DPOConfig, in the same way."""
+    owned = {**_owned(work, config, bench, seed, world), "beta": config.beta}
+    return {"dataloader_pin_memory": bench.device.type == "cuda", **DPO_DEFAULTS, **config.dpo, **owned}
+
+
+def _owned(work: Path, config: TrainConfig | VerifierConfig, bench: Bench, seed: int, world: World) -> dict[str, Any]:
+    _require_own_device(bench, world)
+    micro = micro_batch_size(config, world.size)
+    return {
         "output_dir": str(work),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,
-        "max_steps": config.steps or -1,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": config.batch_size // world.size // micro,
         "average_tokens_across_devices": True,
@@ -71,8 +83,6 @@ def settings(work: Path, config: TrainConfig, bench: Bench, seed: int, world: Wo
         "remove_unused_columns": False,
         "dataloader_drop_last": False,
     }
-    free = {"dataloader_pin_memory": bench.device.type == "cuda", "padding_free": flash, **SFT_DEFAULTS, **config.sft}
-    return {**free, **owned}
 
 
 def _require_own_device(bench: Bench, world: World) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from selftrain.config import TrainConfig, fingerprinted
 from selftrain.records import Digest, Policy, Survivor, canonical_json, digest
@@ -33,8 +34,13 @@ class Checkpoint:
 def training_key(survivors: Sequence[Survivor], start: Policy, config: TrainConfig, seed: int, *, ranks: int) -> Digest:
     """Names a training: equal keys, equal result to the bit. Performance-only knobs are left out."""
     examples = [[one.candidate_id, one.token_ids, one.label_mask, one.weight] for one in survivors]
+    return key_of(examples, start, fingerprinted(config), seed, ranks=ranks)
+
+
+def key_of(examples: Sequence[Any], start: Policy, knobs: Mapping[str, Any], seed: int, *, ranks: int) -> Digest:
+    """The same of any examples and knobs, given as JSON data."""
     versions = {name: version(name) for name in _WRITERS}
-    return digest([examples, start.model, start.digest, fingerprinted(config), seed, ranks, versions])
+    return digest([examples, start.model, start.digest, knobs, seed, ranks, versions])
 
 
 def mark(work: Path, folder: Path, key: Digest, rows: Sequence[Mapping[str, float]], tally: Mapping[str, int]) -> None:

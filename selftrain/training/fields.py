@@ -1,7 +1,8 @@
-"""Checks the pass-through tables `train.lora` and `train.sft` before anything heavy is imported.
+"""Checks the pass-through tables `train.lora`, `train.sft`, `verifier.lora` and `verifier.dpo` before anything heavy is
+imported.
 
-Their fields are those of peft.LoraConfig and trl.SFTConfig as installed: read from the packages' source by `ast`, since
-importing them takes ten seconds.
+Their fields are those of peft.LoraConfig, trl.SFTConfig and trl.DPOConfig as installed: read from the packages' source
+by `ast`, since importing them takes ten seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.adapters import INITS_THAT_CHANGE_THE_BASE
-from selftrain.config import TrainConfig
+from selftrain.config import TrainConfig, VerifierConfig
 from selftrain.errors import ConfigError, DependencyError
 
 # package, file, class: the config's own class and its bases.
@@ -30,7 +31,13 @@ _SFT = (
     ("trl", "trainer/base_config.py", "_BaseConfig"),
     ("transformers", "training_args.py", "TrainingArguments"),
 )
+_DPO = (("trl", "trainer/dpo_config.py", "DPOConfig"), *_SFT[1:])
 
+# Of TRL's DPOTrainer, which names a wrong one only when its loss is computed.
+PAIR_LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
+    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+)
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 
 LORA_OWNED = {
@@ -117,6 +124,20 @@ SFT_OWNED_PREFIXES = {
     "dataset_": "selftrain makes the data set",
     "fsdp": "ranks train data-parallel (DDP)",
 }
+# Beside those of SFT_OWNED, or otherwise.
+DPO_OWNED = {
+    "max_steps": "use verifier.epochs",
+    "max_length": "pairs are never cut",
+    "truncation_mode": "pairs are never cut",
+    "beta": "use verifier.beta",
+    "padding_free": "TRL has none for pairs",
+    "precompute_ref_log_probs": "the reference reads each answer once, before training",
+    "precompute_ref_batch_size": "the reference reads each answer once, before training",
+    "sync_ref_model": "the reference is the policy of round 0 throughout",
+    "ref_model_mixup_alpha": "the reference is the policy of round 0 throughout",
+    "ref_model_sync_steps": "the reference is the policy of round 0 throughout",
+    "ld_alpha": "the reference's log-probabilities are those of whole answers",
+}
 
 
 def lora_fields() -> frozenset[str]:
@@ -129,6 +150,11 @@ def sft_fields() -> frozenset[str]:
     return _fields(_SFT)
 
 
+def dpo_fields() -> frozenset[str]:
+    """The field names of trl.DPOConfig. DependencyError where trl or transformers is not installed."""
+    return _fields(_DPO)
+
+
 def owned(name: str) -> str | None:
     """What to use instead of a field of trl.SFTConfig that selftrain sets itself; None for a field that is free."""
     if name in SFT_OWNED:
@@ -136,17 +162,38 @@ def owned(name: str) -> str | None:
     return next((advice for prefix, advice in SFT_OWNED_PREFIXES.items() if name.startswith(prefix)), None)
 
 
+def owned_of_dpo(name: str) -> str | None:
+    """The same of a field of trl.DPOConfig."""
+    found = DPO_OWNED.get(name) or owned(name)
+    return found if found is None else found.replace("train.", "verifier.")
+
+
 def check_tables(config: TrainConfig) -> None:
     """Raise ConfigError with one line per mistake in `train.lora` and `train.sft`."""
     mistakes = [*_mistakes("train.lora", config.lora, lora_fields() if config.lora else frozenset(), LORA_OWNED.get)]
     mistakes += _mistakes("train.sft", config.sft, sft_fields() if config.sft else frozenset(), owned)
-    mistakes += _values(config)
+    mistakes += _values("train", config.lora, "sft", config.sft)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
 
-def check_shape(lora: Mapping[str, Any], of_adapter: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a field of `train.lora` that is otherwise in the adapter which training goes on from.
+def check_verifier(config: VerifierConfig, *, ranks: int = 1) -> None:
+    """Raise ConfigError with one line per mistake in `verifier.lora` and `verifier.dpo`, or for uneven shares."""
+    mistakes = [*_mistakes("verifier.lora", config.lora, lora_fields() if config.lora else frozenset(), LORA_OWNED.get)]
+    mistakes += _mistakes("verifier.dpo", config.dpo, dpo_fields() if config.dpo else frozenset(), owned_of_dpo)
+    mistakes += _values("verifier", config.lora, "dpo", config.dpo)
+    losses = config.dpo.get("loss_type", ())
+    for loss in [losses] if isinstance(losses, str) else losses:
+        if loss not in PAIR_LOSSES:
+            mistakes.append(f"verifier.dpo.loss_type: {loss!r} is none of {', '.join(PAIR_LOSSES)}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    check_shares(config, ranks, "verifier")
+
+
+def check_shape(lora: Mapping[str, Any], of_adapter: Mapping[str, Any], table: str = "train.lora") -> None:
+    """Raise ConfigError for a field of `lora`, the table of that name, that is otherwise in the adapter which training
+    goes on from.
 
     What is not set is as in the adapter. `all-linear`, and how a new adapter is initialised, say nothing about it.
     """
@@ -154,7 +201,7 @@ def check_shape(lora: Mapping[str, Any], of_adapter: Mapping[str, Any]) -> None:
         found = of_adapter.get(name)
         if name != "init_lora_weights" and wanted != "all-linear" and _plain(wanted) != _plain(found):
             raise ConfigError(
-                f"train.lora.{name} is {wanted!r}, but the adapter that training goes on from has {found!r}; set it to "
+                f"{table}.{name} is {wanted!r}, but the adapter that training goes on from has {found!r}; set it to "
                 "that, or leave it out; a new adapter starts from the base model, without model.adapter, with "
                 "train.init_from: base"
             )
@@ -167,12 +214,13 @@ def _plain(value: Any) -> Any:
     return value or None
 
 
-def check_shares(config: TrainConfig, ranks: int) -> None:
-    """Raise ConfigError where so many ranks cannot share a batch evenly, in micro-batches of the size asked for."""
+def check_shares(config: TrainConfig | VerifierConfig, ranks: int, section: str = "train") -> None:
+    """Raise ConfigError where so many ranks cannot share a batch evenly, in micro-batches of the size asked for.
+    `section` is the config's name."""
     if config.batch_size % ranks:
         fits = [size for size in (config.batch_size // ranks * ranks, -(-config.batch_size // ranks) * ranks) if size]
         raise ConfigError(
-            f"train.batch_size {config.batch_size} is no multiple of the {ranks} processes; set it to "
+            f"{section}.batch_size {config.batch_size} is no multiple of the {ranks} processes; set it to "
             f"{' or '.join(map(str, fits))}, or start {_divisor(config.batch_size, ranks)}"
         )
     share = config.batch_size // ranks
@@ -180,7 +228,7 @@ def check_shares(config: TrainConfig, ranks: int) -> None:
     for size in micro if isinstance(micro, tuple) else (micro,):
         if size is not None and size < share and share % size:
             raise ConfigError(
-                f"train.micro_batch_size {size} does not divide the {share} examples of a batch that each of the "
+                f"{section}.micro_batch_size {size} does not divide the {share} examples of a batch that each of the "
                 f"{ranks} processes trains on; set it to {_divisor(share, size)}"
             )
     if wrong := [name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]:
@@ -199,23 +247,24 @@ def _mistakes(path: str, table: Mapping[str, Any], known: frozenset[str], advice
     for name in table:
         if name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=1)
-            owner = {"train.lora": "peft.LoraConfig", "train.sft": "trl.SFTConfig"}[path]
+            kind = path.rpartition(".")[2]
+            owner = {"lora": "peft.LoraConfig", "sft": "trl.SFTConfig", "dpo": "trl.DPOConfig"}[kind]
             hint = f"did you mean {close[0]}?" if close else f"see the documentation of {owner}"
             yield f"{path}.{name}: {owner} has no such field; {hint}"
         elif advice := advice_for(name):
             yield f"{path}.{name}: selftrain sets this itself; {advice}"
 
 
-def _values(config: TrainConfig) -> Iterator[str]:
-    targets = config.lora.get("target_modules", ())
+def _values(section: str, lora: Mapping[str, Any], table: str, free: Mapping[str, Any]) -> Iterator[str]:
+    targets = lora.get("target_modules", ())
     if "lm_head" in ([targets] if isinstance(targets, str) else targets or ()):
-        yield "train.lora.target_modules: an adapter on lm_head would never be trained (TRL skips it); remove it"
-    init = str(config.lora.get("init_lora_weights", "")).lower()
+        yield f"{section}.lora.target_modules: an adapter on lm_head would never be trained (TRL skips it); remove it"
+    init = str(lora.get("init_lora_weights", "")).lower()
     if init.startswith(INITS_THAT_CHANGE_THE_BASE):
-        yield f"train.lora.init_lora_weights: {init!r} changes the base model; use true, gaussian or orthogonal"
-    strategy = config.sft.get("train_sampling_strategy", SAMPLING_STRATEGIES[0])
+        yield f"{section}.lora.init_lora_weights: {init!r} changes the base model; use true, gaussian or orthogonal"
+    strategy = free.get("train_sampling_strategy", SAMPLING_STRATEGIES[0])
     if strategy not in SAMPLING_STRATEGIES:
-        yield f"train.sft.train_sampling_strategy: {strategy!r} is none of {', '.join(SAMPLING_STRATEGIES)}"
+        yield f"{section}.{table}.train_sampling_strategy: {strategy!r} is none of {', '.join(SAMPLING_STRATEGIES)}"
 
 
 @cache

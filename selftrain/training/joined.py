@@ -113,6 +113,30 @@ def joins(model: Any, backbone: Any, inputs: Mapping[str, Any], scored: Scored) 
     return bool(torch.allclose(found[0], found[1], rtol=0.0, atol=ROUNDING))
 
 
+@dataclass(slots=True)
+class Trimming:
+    """What the batches of one training leave out. `joins`: whether they may be joined, once one that can be has shown
+    it."""
+
+    joins: bool | None = None
+
+    def of(
+        self, model: Any, inputs: Mapping[str, Any], *, by_rows: bool = False
+    ) -> contextlib.AbstractContextManager[dict[str, Any]]:
+        """The batch with what is not needed for its loss left out; joined where that pays, unless `by_rows`. `model` is
+        the adapter's, unwrapped; within, it is called with what this gives."""
+        backbone = model.get_base_model().base_model
+        if self.joins is not False and "attention_mask" in inputs and not by_rows:
+            together = joined(inputs, backbone.config.get_text_config().hidden_size)
+            if together is not None:
+                if self.joins is None:
+                    attention = backbone.config._attn_implementation
+                    self.joins = may_join(model, attention) and joins(model, backbone, inputs, together)
+                if self.joins:
+                    return together.within(backbone)
+        return trained_only(inputs).within(backbone)
+
+
 def _trained(inputs: Mapping[str, Any]) -> Tensor:
     trained: Tensor = inputs["labels"][:, 1:] != IGNORED
     return trained

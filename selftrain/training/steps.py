@@ -11,8 +11,8 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 
-from selftrain.config import TrainConfig
-from selftrain.errors import PhaseError
+from selftrain.config import TrainConfig, VerifierConfig
+from selftrain.errors import Interrupted, PhaseError
 from selftrain.records import Digest
 from selftrain.training.checkpoints import Checkpoint, mark
 from selftrain.world import World
@@ -31,7 +31,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         trainer: Any,
         work: Path,
         key: Digest,
-        config: TrainConfig,
+        config: TrainConfig | VerifierConfig,
         found: Checkpoint | None,
         should_stop: Callable[[], bool],
         on_step: OnStep,
@@ -43,6 +43,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         self._trainer = trainer
         self._work = work
         self._key = key
+        self._section = "verifier" if isinstance(config, VerifierConfig) else "train"
         self._every = config.checkpoint_steps
         self._should_stop = should_stop
         self._on_step = on_step
@@ -75,7 +76,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
             raise PhaseError(
                 f"loss {loss} and gradient norm {norm} at optimizer step {state.global_step}: training diverged and "
-                f"nothing was published; lower train.learning_rate (now {self._trainer.args.learning_rate:g})"
+                f"nothing was published; lower {self._section}.learning_rate (now {self._trainer.args.learning_rate:g})"
             )
         row = {
             "train/step": float(state.global_step),
@@ -86,14 +87,28 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         }
         if math.isfinite(norm):
             row["train/grad_norm"] = norm
+        row |= self.more(logs)
         self.rows.append(row)
         self._on_step(row)
+
+    def more(self, logs: Mapping[str, Any]) -> dict[str, float]:
+        """What else of the trainer's logs goes into a step's row."""
+        return {}
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Declare the checkpoint complete, once every rank has written its part."""
         folder = self._work / f"checkpoint-{state.global_step}"
         self._world.barrier(f"every part of {folder.name}")
         self._world.from_first(lambda: mark(self._work, folder, self._key, self.rows, self.tally), folder.name)
+
+    def require_finished(self) -> None:
+        """Raise Interrupted if the training was asked to stop."""
+        if self.interrupted:
+            state = self._trainer.state
+            raise Interrupted(
+                f"stopped after optimizer step {state.global_step} of {state.max_steps}; "
+                "a checkpoint is saved: run the same command again to go on"
+            )
 
     def totals(self, examples: int, norms: Mapping[str, float], seconds: float) -> dict[str, float]:
         """The training's metrics; `train/loss` is the mean over the steps."""

@@ -293,6 +293,37 @@ def test_the_first_step_away_from_the_base_model_is_no_jump() -> None:
     assert names(history({KL: (None, 0.1, 0.4)})) == ["kl_jump"]
 
 
+# labels_falling, reward_hacking
+
+
+LABELS, TRUTH, VALUE = "score/label_accuracy", "score/truth_share", "score/value_mean"
+
+
+def test_labels_that_are_right_less_often_than_in_the_best_round_are_named() -> None:
+    said = words(history({LABELS: (None, 0.7, 0.8, 0.74)}))
+    assert said.startswith("74.0% of the labels are right, after 80.0% in round 2 (alarms.label_fall 5.0%)")
+    assert names(history({LABELS: (None, 0.7, 0.8, 0.76)})) == []
+    assert names(history({LABELS: (None, 0.7, 0.8, 0.76)}), label_fall=0.03) == ["labels_falling"]
+    assert names(history({LABELS: (None, 0.7, 0.8, 0.9)})) == []
+    assert names(history({LABELS: (None, 0.7)})) == []
+
+
+def test_labels_of_few_prompts_must_fall_by_more_than_their_doubt() -> None:
+    wide = {f"{LABELS}_low": (None, 0.6, 0.5), f"{LABELS}_high": (None, 1.0, 0.9)}
+    assert names(history({LABELS: (None, 0.8, 0.7), **wide})) == []
+    assert names(history({LABELS: (None, 0.8, 0.5), **wide})) == ["labels_falling"]
+
+
+def test_a_reward_that_rises_while_truth_falls_is_named() -> None:
+    said = words(history({TRUTH: (None, 0.6, 0.5), VALUE: (None, 0.25, 0.75)}))
+    assert "50.0% of the candidates are right, after 60.0% in round 1" in said
+    assert "mean value went from 0.25 to 0.75" in said
+    assert names(history({TRUTH: (None, 0.6, 0.5), VALUE: (None, 0.75, 0.25)})) == [], "both fell: it tells of that"
+    assert names(history({TRUTH: (None, 0.6, 0.58), VALUE: (None, 0.25, 0.75)})) == []
+    sized = {TRUTH: (None, 0.6, 0.5), VALUE: (None, 0.2, 0.7), "score/prompts": (None, 40.0, 40.0)}
+    assert names(history(sized)) == [], "within the doubt of 40 prompts"
+
+
 # All of them
 
 
@@ -305,6 +336,8 @@ ALL = {
     "kept_precision": {1: {"select/kept_precision": 0.5}},
     "coverage_stalled": {2: {"score/coverage_growth": 0.0}},
     "kl_jump": history({KL: (None, 0.0, 0.1, 0.3)}),
+    "labels_falling": history({LABELS: (None, 0.7, 0.8, 0.6)}),
+    "reward_hacking": history({TRUTH: (None, 0.5, 0.6, 0.4), VALUE: (None, 0.5, 0.6, 0.7)}),
 }
 
 

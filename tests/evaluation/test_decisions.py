@@ -10,7 +10,8 @@ from worlds import scripted_recipe
 from selftrain.compose import compose
 from selftrain.config import StopConfig
 from selftrain.errors import DataError
-from selftrain.evaluation.decisions import best_round, current_round, headline, rules_on_validation, should_stop
+from selftrain.evaluation.decisions import best_round, current_round, rules_on_validation, should_stop
+from selftrain.evaluation.verdicts import headline
 from selftrain.records import Outcome, Report
 
 

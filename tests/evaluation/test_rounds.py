@@ -165,13 +165,13 @@ def test_without_survivors_or_verdicts_nothing_is_made_up() -> None:
 
 def test_outcomes_hold_what_was_scored_and_how_often_each_answer_was_given() -> None:
     assert outcomes(GROUPS, greedy=False) == [
-        Outcome("a", None, 4, 2, (2,), (1, 1)),
-        Outcome("b", None, 3, 0, (), (2, 1)),
+        Outcome("a", None, 4, 2, (2,), (1, 1), value=2.25 / 4),
+        Outcome("b", None, 3, 0, (), (2, 1), value=0.5 / 3),
         Outcome("c", None, 0, 0),
     ]
     assert outcomes(GROUPS, greedy=True) == [
-        Outcome("a", True, 0, 0),
-        Outcome("b", False, 0, 0),
+        Outcome("a", True, 0, 0, value=1.0),
+        Outcome("b", False, 0, 0, value=0.0),
         Outcome("c", None, 0, 0),
     ]
 

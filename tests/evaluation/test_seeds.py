@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from selftrain.errors import DataError
-from selftrain.evaluation.seeds import AcrossSeeds, Measured, gain, level, measured, verdict
+from selftrain.evaluation.across_seeds import AcrossSeeds, Measured
+from selftrain.evaluation.seeds import gain, level, measured, verdict
 from selftrain.records import Outcome, Report
 
 IDS = [f"p{number:04}" for number in range(1000)]

@@ -180,3 +180,25 @@ def test_a_text_may_end_with_a_stop_string_or_its_beginning_already(text: str, w
 def test_a_text_that_goes_on_after_a_stop_string_is_named() -> None:
     with pytest.raises(DataError, match=r"it goes on after a stop string, .*'first', then '\\nsecond'"):
         with_stop("first\nsecond", ("\n",), "it")
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts=st.lists(st.text(alphabet=ALPHABET, max_size=20), max_size=6), prompt=st.sampled_from([TEXT, CHAT]))
+def test_many_texts_are_encoded_as_each_would_be_alone(chat_bench: Bench, texts: list[str], prompt: Prompt) -> None:
+    sampler = sampler_of(chat_bench)
+    found = sampler.encode_written(prompt, [(text, "stop_token") for text in texts])
+    assert found == [sampler.encode_completion(prompt, text) for text in texts]
+    cut = sampler.encode_written(prompt, [(text, "length") for text in texts])
+    assert cut == [ids[:-1] for ids in found if isinstance(ids, tuple)]
+
+
+def test_of_many_texts_those_that_cannot_be_encoded_say_why_and_the_others_are(chat_bench: Bench) -> None:
+    texts = ["58", "5<|im_end|>8", "a ## b", "a ##"]
+    sampler = sampler_of(chat_bench, stop_strings=("##",))
+    found = sampler.encode_written(TEXT, [(text, "stop_token") for text in texts])
+    assert [isinstance(one, DataError) for one in found] == [False, True, True, False]
+    assert "cannot be written in the model's tokens" in str(found[1])
+    assert "goes on after a stop string" in str(found[2])
+    assert found[3] == sampler.encode_completion(TEXT, "a ##")
+    (whole,) = sampler.encode_written(TEXT, [("a ## b", "length")])
+    assert isinstance(whole, DataError), "the policy would have stopped inside"

@@ -249,7 +249,10 @@ def test_lengths_out_of_bounds_leave_with_the_number_seen() -> None:
     candidates = [make_candidate("p", number, str(number), num_tokens=number) for number in range(4)]
     selection = chosen([make_scored("p", [(one, 1.0) for one in candidates])], max_completion_tokens=2)
     assert kept(selection) == ["p/1", "p/2"]
-    assert selection.reasons == {"p/0": "shorter than 1 tokens (0)", "p/3": "longer than 2 tokens (3)"}
+    unwritten = "cannot be written in the policy's tokens and context"
+    assert selection.reasons == {"p/0": unwritten, "p/3": "longer than 2 tokens (3)"}
+    selection = chosen([make_scored("p", [(one, 1.0) for one in candidates])], min_completion_tokens=2)
+    assert selection.reasons == {"p/0": unwritten, "p/1": "shorter than 2 tokens (1)"}
 
 
 def test_scores_of_other_candidates_are_refused() -> None:

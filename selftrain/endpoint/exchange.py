@@ -1,0 +1,97 @@
+"""What is asked of a server and what it answers, and what must be in order before anything is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from selftrain.config import EndpointConfig
+from selftrain.errors import ConfigError, DependencyError
+from selftrain.records import Message
+
+FailureKind = Literal["refused", "rate_limited", "server", "timeout", "connection", "malformed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversation to be continued `n` times. What is None is left to the server."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    response_format: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said: `n` texts, each with why it ended (`stop`, `length`, ... as the server names it).
+
+    The tokens are those that the server counted for this answer (0 where it counts none); `attempts` is how many
+    requests it took, `failures` why the earlier ones gave nothing.
+    """
+
+    texts: tuple[str, ...]
+    finish_reasons: tuple[str | None, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    attempts: int = 1
+    failures: tuple[FailureKind, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No answer, for good. `kind` and `reason` are of the last attempt, `failures` has the kinds of all of them."""
+
+    kind: FailureKind
+    reason: str
+    attempts: int = 1
+    failures: tuple[FailureKind, ...] = ()
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the life of an `Endpoint`: requests sent, repetitions among them, requests never answered, tokens as
+    the server counted them, and what went wrong, by kind."""
+
+    requests: int = 0
+    retries: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+
+def check_endpoint(config: EndpointConfig, where: str) -> None:
+    """Raise ConfigError for a url that is none, or a key that is not in the environment; DependencyError without the
+    package `openai`. Imports and asks nothing. `where` is the knob, for the message."""
+    if not config.url.startswith(("http://", "https://")):
+        raise ConfigError(f"{where}.url: {config.url!r} is no address; write it as http://127.0.0.1:8000/v1")
+    key_of(config, where)
+    if importlib.util.find_spec("openai") is None:
+        raise DependencyError(f"{where} needs the package openai: pip install 'selftrain[openai]'")
+
+
+def key_of(config: EndpointConfig, where: str) -> str | None:
+    """The key, from the environment. Raises ConfigError where it is not there or cannot be one."""
+    if config.key_variable is None:
+        return None
+    key = os.environ.get(config.key_variable, "").strip()
+    if not key:
+        raise ConfigError(
+            f"{where}.key_variable: the environment variable {config.key_variable} is not set, or empty; set it to the "
+            "key of the server"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"{where}.key_variable: what the environment variable {config.key_variable} holds is no key: it has white "
+            "space, or characters that a header cannot carry; set it again"
+        )
+    return key

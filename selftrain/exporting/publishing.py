@@ -1,0 +1,87 @@
+"""The exported folder: there whole or not at all, made anew where what it is made from changed, never somebody else's.
+
+`selftrain.json` in it says what it was made from and the sha256 of every file. A folder without it, or with files that
+are not as they were written, is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import ConfigError
+from selftrain.records import Digest
+from selftrain.store import TEMPORARY, disk_errors, fault, file_sha256, publish_folder, read_json
+
+MANIFEST = "selftrain.json"
+CARD = "README.md"
+
+
+def found(folder: Path, made_from: Digest) -> Mapping[str, Any] | None:
+    """What the folder says of itself, if it is an export of exactly this; None where it must be made (again).
+
+    Raises ConfigError for a folder that must not be overwritten: not an export, or changed since. A card that was
+    edited by hand stays as long as the data need not change.
+    """
+    manifest = manifest_of(folder)
+    if manifest is None:
+        return None
+    is_same = manifest["made_from"] == made_from
+    changed = _changed(folder, manifest["files"])
+    if is_same and changed <= {CARD}:
+        return manifest
+    if changed:
+        raise ConfigError(
+            f"{folder}: {', '.join(sorted(changed))} {'was' if len(changed) == 1 else 'were'} changed since the data "
+            "set was exported, and is not overwritten; give --out another folder, or move it away"
+        )
+    return None
+
+
+def manifest_of(folder: Path) -> Mapping[str, Any] | None:
+    """What an exported folder says of itself; None where there is none, or an empty one. Raises ConfigError for what is
+    somebody else's."""
+    if not folder.exists() and not folder.is_symlink():
+        return None
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; give --out another one for the data set")
+    if not any(folder.iterdir()):
+        return None
+    manifest = read_json(folder / MANIFEST)
+    if "made_from" not in manifest or not isinstance(manifest.get("files"), dict):
+        raise ConfigError(
+            f"{folder} is no exported data set (it has no {MANIFEST}), and is not overwritten; give --out another "
+            "folder, or move it away"
+        )
+    return manifest
+
+
+def _changed(folder: Path, files: Mapping[str, str]) -> set[str]:
+    there = {one.name for one in folder.iterdir() if not one.name.startswith(".")} - {MANIFEST}
+    same = {name for name in there & set(files) if file_sha256(folder / name) == files[name]}
+    return (there | set(files)) - same
+
+
+def publish(folder: Path, made_from: Digest, fill: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Make the folder: `fill` writes its files into a hidden one, and says what the manifest is to say beside them."""
+    folder = folder.resolve()
+    temporary, old = (folder.with_name(f"{TEMPORARY}{word}{folder.name}") for word in ("", "old-"))
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in (temporary, old):  # by a kill
+            shutil.rmtree(left, ignore_errors=True)
+        temporary.mkdir()
+        said = fill(temporary)
+        files = {one.name: file_sha256(one) for one in sorted(temporary.iterdir())}
+        manifest = {"made_from": made_from, **said, "files": files}
+        fault("before manifest")
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():  # whole until it is gone: a folder that was half removed would be nobody's
+            fault("before the old export leaves")
+            folder.rename(old)
+        publish_folder(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    return manifest

@@ -1,0 +1,229 @@
+"""The scorers `reward_model` and `process_reward_model`: parameters, and mistakes in them.
+
+A reward has no bounds and no zero of its own, so that "right" means little: a candidate counts as correct from
+`score.correct_at` up, as everywhere. To select by rewards take `select.rule: best_of_n`, `top_k`, `top_fraction` or
+`above_mean`, which ask only which is better.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from selftrain.contents import place
+from selftrain.errors import ConfigError
+from selftrain.scoring import Means
+from selftrain.scoring.reward_models.members import PAIR, Member, Output, Settings
+from selftrain.scoring.reward_models.outcome import Combine, RewardModels
+from selftrain.scoring.reward_models.rendering import Reads
+from selftrain.scoring.reward_models.steps import ProcessRewardModel, Reduce, StepSettings
+from selftrain.whereabouts import snapshot
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Size = Annotated[int, Field(ge=1)]
+Label = Annotated[int, Field(ge=0)]
+MAX_BATCH_TOKENS = 8192
+
+
+class OneOf(TypedDict, total=False):
+    """A model of an ensemble. Its number is `scale * (output + shift)`, so that models of different scales can be
+    mixed: shift by minus its mean, scale by one over its standard deviation, on answers like those to be judged."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    model: str
+    adapter: str
+    revision: str
+    scale: float
+    shift: float
+
+
+def reward_model(
+    base: Path,
+    means: Means,
+    *,
+    model: str | None = None,
+    models: list[str | OneOf] | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    combine: Combine = "mean",
+    penalty: Annotated[float, Field(ge=0)] = 1.0,
+    pairwise: bool = False,
+    template: str | None = None,
+    reads: Reads = "auto",
+    system: str | None = None,
+    output: Output = "raw",
+    good_label: Label = 1,
+    max_batch_tokens: Size = MAX_BATCH_TOKENS,
+    dtype: Dtype = "auto",
+    device: str | None = None,
+) -> RewardModels:
+    """The reward of a sequence classifier (AutoModelForSequenceClassification) for prompt and answer.
+
+    `model`: hub id, folder (also of a PEFT adapter, as it names its base), or package:NAME/FOLDER; `adapter`: a PEFT
+    folder on it; `revision`: of the hub. Or `models`, several of these, combined by `mean`, `min` or `uncertainty`: the
+    mean minus `penalty` times their standard deviation.
+
+    `output`: of one label its logit as it is, of several the log-odds of `good_label` against the others (of two labels
+    the difference of their logits); `probability` is the sigmoid of that.
+
+    `reads`: how the model is shown prompt and answer (`rendering.render`); `system` in place of the prompt's own
+    system message. A text longer than the model's context leaves its candidate unscored; nothing is cut.
+
+    `pairwise`: the model reads two answers by `template` (with {prompt}, {first}, {second}) and says by how much the
+    first is better; the value is the mean probability of being better than the prompt's other distinct answers, both
+    orders read. It tells nothing of a prompt's only answer, which gets 0.5.
+
+    `max_batch_tokens`: of one batch, padding included; halved where memory runs out. Values depend on it in their last
+    bits. `dtype`: `auto` is float32 on a CPU and bfloat16 elsewhere. `device`: null is the policy's.
+    """
+    settings = Settings(
+        reads, system, output, good_label, max_batch_tokens, device or means.device or "auto", dtype, template or PAIR
+    )
+    listed = [_own(model, adapter, revision)] if model is not None else models or []
+    members = []
+    for one in listed:
+        knobs = {"model": one} if isinstance(one, str) else dict(one)
+        members.append(Member(str(knobs.pop("model")), base, settings, **knobs))
+    return RewardModels(members, combine, penalty, pairwise=pairwise, one_at_a_time=means.one_at_a_time)
+
+
+def check_reward_model(base: Path | None, **params: Any) -> None:
+    """Raise ConfigError for parameters that contradict each other or a model that is not there or has no head;
+    DependencyError for a package that is not installed."""
+    model, models = params.get("model"), params.get("models")
+    if (model is None) == (not models):
+        raise ConfigError(
+            "score.scorers: reward_model: params takes model (a hub id or folder) or models (a list of them); give one"
+        )
+    if model is None and (given := [name for name in ("adapter", "revision") if params.get(name) is not None]):
+        raise ConfigError(
+            f"score.scorers: reward_model: params.{given[0]} goes with params.model; in models it stands beside each "
+            "one: {model: ..., " + given[0] + ": ...}"
+        )
+    listed: Sequence[str | OneOf] = models or [_own(str(model), params.get("adapter"), params.get("revision"))]
+    nameless = [one for one in listed if not isinstance(one, str) and not one.get("model")]
+    if nameless:
+        raise ConfigError(f"score.scorers: reward_model: params.models: {nameless[0]!r} does not name its model")
+    _check_company(params, len(listed))
+    if base is not None:
+        for one in listed:
+            knobs: Mapping[str, Any] = {"model": one} if isinstance(one, str) else one
+            _check_place("reward_model", knobs, base, ("ForCausalLM", "LMHeadModel"))
+
+
+def _check_company(params: Mapping[str, Any], count: int) -> None:
+    """Parameters that have no effect, or no sense, beside the others."""
+    where = "score.scorers: reward_model: params"
+    if count == 1 and "combine" in params:
+        raise ConfigError(f"{where}.combine has no effect with one model; give several in models, or leave it out")
+    if "penalty" in params and params.get("combine") != "uncertainty":
+        raise ConfigError(f"{where}.penalty goes with combine: uncertainty; give both, or leave it out")
+    if params.get("pairwise"):
+        if params.get("output", "raw") != "raw":
+            raise ConfigError(
+                f"{where}.output has no effect with pairwise, whose values are probabilities; leave it out"
+            )
+        template = params.get("template")
+        lacking = [one for one in ("{first}", "{second}") if template is not None and one not in template]
+        if lacking:
+            raise ConfigError(f"{where}.template lacks {' and '.join(lacking)}, where the two answers go; add them")
+    elif params.get("template") is not None:
+        raise ConfigError(f"{where}.template is how a pairwise model is asked; set pairwise: true, or leave it out")
+
+
+def process_reward_model(
+    base: Path,
+    means: Means,
+    *,
+    model: str,
+    adapter: str | None = None,
+    revision: str | None = None,
+    split: Annotated[str, Field(min_length=1)] = "\n",
+    step_separator: str = "\n",
+    good_token: str | None = None,
+    bad_token: str | None = None,
+    good_label: Label = 1,
+    reads: Literal["chat", "text"] = "text",
+    system: str | None = None,
+    reduce: Reduce = "min",
+    max_batch_tokens: Size = MAX_BATCH_TOKENS,
+    dtype: Dtype = "auto",
+    device: str | None = None,
+) -> ProcessRewardModel:
+    """The probabilities that the steps of an answer are right, reduced to their `min`, `prod`uct, `mean` or `last`.
+
+    An answer's steps are what stands between `split`s. After each the model is shown `step_separator`, and read at its
+    last token: a token classifier (AutoModelForTokenClassification, as TRL's PRMTrainer makes) for the log-odds of
+    `good_label`; with `good_token` and `bad_token`, a causal model for the first token against the second, as
+    Math-Shepherd is read (step_separator " ки", good_token "+", bad_token "-").
+
+    `reads`: `text` shows the prompt as text, `chat` by the model's chat template. The rest as for `reward_model`.
+    """
+    settings = StepSettings(
+        model=model,
+        adapter=adapter,
+        revision=revision,
+        split=split,
+        step_separator=step_separator,
+        good_token=good_token,
+        bad_token=bad_token,
+        good_label=good_label,
+        reads=reads,
+        system=system,
+        reduce=reduce,
+        max_batch_tokens=max_batch_tokens,
+        device=device or means.device or "auto",
+        dtype=dtype,
+    )
+    return ProcessRewardModel(base, settings)
+
+
+def check_process_reward_model(base: Path | None, **params: Any) -> None:
+    """As `check_reward_model`."""
+    where = "score.scorers: process_reward_model: params"
+    if (params.get("good_token") is None) != (params.get("bad_token") is None):
+        raise ConfigError(f"{where}: good_token and bad_token go together; give both, or neither")
+    is_causal = params.get("good_token") is not None
+    if is_causal and not params.get("step_separator", "\n").strip():
+        raise ConfigError(f"{where}.step_separator must be a mark of its own for a causal model, as ' ки'; set it")
+    if not params.get("step_separator", "\n"):
+        raise ConfigError(f"{where}.step_separator is empty, and its last token is where the model is read; set it")
+    if base is not None:
+        wrong = ("ForSequenceClassification",) if is_causal else ("ForCausalLM", "LMHeadModel")
+        _check_place("process_reward_model", params, base, wrong)
+
+
+def _own(model: str, adapter: str | None, revision: str | None) -> OneOf:
+    one: OneOf = {"model": model}
+    if adapter is not None:
+        one["adapter"] = adapter
+    if revision is not None:
+        one["revision"] = revision
+    return one
+
+
+def _check_place(scorer: str, knobs: Mapping[str, Any], base: Path, without_head: tuple[str, ...]) -> None:
+    """ConfigError where there is no such model, or where its config says that it has another head."""
+    what = f"score.scorers: {scorer}: params.model"
+    name = knobs["model"]
+    found = place(name, base, revision=knobs.get("revision"), what=what)
+    if knobs.get("adapter") is not None:
+        place(knobs["adapter"], base, what=f"{what}: adapter")
+        return
+    folder = found.on_disk or snapshot(name, found.revision)
+    if folder.is_file():
+        raise ConfigError(f"{what}: {name} is a GGUF file, which keeps no reward head; give a folder with safetensors")
+    config = folder / "config.json"
+    if not config.is_file():
+        return  # an adapter's folder, or a model of the hub that was not fetched yet
+    heads = json.loads(config.read_text()).get("architectures") or []
+    if heads and all(one.endswith(without_head) for one in heads):
+        raise ConfigError(
+            f"{what}: {name} is a {heads[0]}, which has no head for this; give a model that was trained as one"
+        )
