@@ -264,14 +264,19 @@ class Choosing:
         return Made(files, len(survivors), {**metrics, "select/training_examples": float(len(survivors))})
 
     def _shown(self, arm: Arm, round_number: int, prompts: Sequence[Prompt], count: int, why: str) -> list[Survivor]:
-        """So many demonstrations of the prompts, as the arm's policy is asked them."""
-        sampler = self.rooms.of_arm(arm).sampler
+        """So many demonstrations of the prompts, as the arm's policy is asked them; without tokens where there is no
+        policy."""
+        rooms = self.rooms.of_arm(arm)
         return demonstrations(
             prompts,
             count=count,
             seed=arm.config.seed,
             round_number=round_number,
-            encode=lambda prompt, text: (sampler.render(prompt), sampler.encode_completion(prompt, text)),
+            encode=lambda prompt, text: (
+                (rooms.sampler.render(prompt), rooms.sampler.encode_completion(prompt, text))
+                if rooms.has_policy()
+                else ((), ())
+            ),
             why=why,
         )
 

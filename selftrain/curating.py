@@ -29,16 +29,16 @@ from selftrain.exporting.rows import Answered, Example, Speech
 from selftrain.measuring import by_id
 from selftrain.phases import Phases
 from selftrain.prompts import PromptSets
-from selftrain.records import Prompt, Receipt, digest
+from selftrain.records import Candidate, Prompt, Receipt, digest
 from selftrain.sandboxing import NOTHING_TYPED, Typed
 from selftrain.selection.demonstrations import MIXED
+from selftrain.selection.steps import written
 from selftrain.starting import joined, under_way
 from selftrain.store import RunDirectory, read_json
 from selftrain.summaries import funnel_words, round_rows
 
 ROUND = 1
-FOLDER = "export"
-LAYOUT = 1
+LAYOUT = 2
 """Of the exported files: another one is another data set."""
 ROWS_AT_A_TIME = 1000
 
@@ -69,9 +69,9 @@ def curate_recipe(
         raise ConfigError("--private is for --push-to-hub; leave it out, or say where to push")
     if destination.hub is not None:
         hub.require_name(destination.hub)
-    if destination.out is not None:
-        publishing.manifest_of(destination.out)  # what is somebody else's is known before hours of work
     composed = compose(recipe, layers=layers, overrides=overrides)
+    if destination.out is not None:
+        publishing.require_place(destination.out, runs_dir / composed.config.name)
     command = describing.command_words(composed, layers, overrides)
     with (
         joined(composed.config) as world,
@@ -79,7 +79,7 @@ def curate_recipe(
     ):
         main = next(arms_of(phases.config))
         main.policies[0] = phases.rooms.base_policy
-        folder = destination.out or phases.run.path / FOLDER
+        folder = destination.out or phases.run.path / publishing.FOLDER
         scored = phases.gather(main, ROUND, main.policies[0])
         assert scored is not None, "main samples"
         survivors = phases.select(main, ROUND, scored)
@@ -199,6 +199,7 @@ def _export(phases: Phases, curated: Curated, folder: Path, command: str) -> Map
         speech=Speech(config.model.thinking, config.select.train_on == "answer"),
         finish_reasons=resolved(config.select, ROUND).finish_reasons,
         generator_of=describing.generator_of(config),
+        is_barred=_barred(phases, curated.arm),
     )
 
     def write(into: Path) -> Mapping[str, Any]:
@@ -211,9 +212,18 @@ def _export(phases: Phases, curated: Curated, folder: Path, command: str) -> Map
 
             said = fill(into, recipe, answered(), curated.demonstrations(), facts)
             display.done(", ".join(f"{rows:,} rows of {name}" for name, rows in said["rows"].items()))
-        return {**said, "counts": {"asked": len(prompts), **said["counts"]}}
+        return {"run": config.name, **said, "counts": {"asked": len(prompts), **said["counts"]}}
 
     return publishing.publish(folder, made_from, write)
+
+
+def _barred(phases: Phases, arm: Arm) -> Callable[[Candidate], bool]:
+    """Whether a candidate shares words with an evaluation set, where those are to stay out: what left at another step
+    was never asked that."""
+    if arm.config.select.decontaminate is None:
+        return lambda candidate: False
+    overlaps = phases.rooms.of_arm(arm).screening.overlaps(phases.prompts)
+    return lambda candidate: overlaps.find(written(candidate)) is not None
 
 
 def _conclude(phases: Phases, main: Arm, folder: Path, made: Mapping[str, Any]) -> None:

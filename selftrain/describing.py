@@ -190,6 +190,7 @@ def _pairs(config: Config) -> str | None:
     return (
         f"Preference pairs (`{config.curate.pairs}`): {PAIRS[config.curate.pairs]}, {many} per prompt. Rejected "
         "answers were scored and finished; equal values and equal texts make no pair."
+        + (" Those that share words with an evaluation set are left out." if config.select.decontaminate else "")
     )
 
 

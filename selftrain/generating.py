@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrain import contents, generators
 from selftrain.adapters import adapter_digest, check_lora
 from selftrain.config import Config
 from selftrain.endpoint import check_endpoint
-from selftrain.errors import ConfigError, DataError
+from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.planning import Draw
 from selftrain.prompts import PromptSet, brought
-from selftrain.records import Digest, Policy
+from selftrain.records import Digest, Policy, digest
 from selftrain.reporting.terminal import Terminal
 from selftrain.sampling import Generator, Sampler
 from selftrain.sampling.asked import WHERE, EndpointSampler
@@ -44,7 +44,7 @@ def build(given: Given) -> Generator:
     generator = given.config.sample.policy
     assert generator is not None
     texts = Texts(given.policy, given.config.model.thinking)
-    who = generators.generator_digest(given.config, given.folder)
+    who = generators.generator_digest(given.config, given.folder)  # before what it names is read
     if generator.file is not None:
         wanted = [one.id for one in given.asked.prompts]
         spool = cache_dir() / "candidates"
@@ -134,10 +134,21 @@ def _check_given(config: Config, folder: Path, *, has_held_out: bool) -> None:
                 )
 
 
-def met(draw: Draw, generator: Generator, terminal: Terminal) -> tuple[Draw, dict[str, float]]:
+def met(
+    draw: Draw, generator: Generator, fingerprinted: Mapping[str, Any], now: Digest, terminal: Terminal
+) -> tuple[Draw, dict[str, float]]:
     """The draw without the prompts that have no candidates in `sample.policy.file`, and metrics of what does not meet;
-    the terminal is told. Raises DataError where no prompt has any."""
+    the terminal is told. `fingerprinted` is the part of the generator in the phase's fingerprint, `now` stands for the
+    files as they are.
+
+    Raises DataError where no prompt has any candidate, PhaseError where they are not those of the fingerprint.
+    """
     assert isinstance(generator, BroughtSampler)
+    if not digest(fingerprinted) == generator.digest == now:
+        raise PhaseError(
+            "sample.policy.file was changed since this attempt began, so that its candidates would pass for those of "
+            "the file before; run the same command again"
+        )
     held = generator.held
     assert isinstance(held, brought.BroughtCandidates)
     prompts = tuple(one for one in draw.prompts if generator.num_held(one))

@@ -80,7 +80,7 @@ class Phases:
             folder = f"{arm.folder(round_number)}/candidates/wave-00"
             busy, tokens = self._drawing.busy_seconds, self._drawing.drawn_tokens
             judging = self._judging(arm, round_number) if arm.config.score.overlaps else None
-            draw, unmet = self._met(planned, arm)
+            draw, unmet = self._met(planned, arm, round_number)
             drawn = self._drawing.draw(draw, self.rooms.of_arm(arm), folder, fingerprint, display, judging)
             if not self.world.is_first:
                 return None
@@ -250,10 +250,13 @@ class Phases:
 
     # What they share
 
-    def _met(self, planned: Draw, arm: Arm) -> tuple[Draw, dict[str, float]]:
+    def _met(self, planned: Draw, arm: Arm, round_number: int) -> tuple[Draw, dict[str, float]]:
         """The draw as far as there are candidates, where they exist already."""
         policy, rooms = arm.config.sample.policy, self.rooms.of_arm(arm)
-        return generating.met(planned, rooms.generator, self.terminal) if policy and policy.file else (planned, {})
+        if policy is None or policy.file is None:
+            return planned, {}
+        part = self.commits.fingerprints.part("sample", round_number, arm.name)["sample"]["policy"]
+        return generating.met(planned, rooms.generator, part, rooms.generator_digest, self.terminal)
 
     def _judging(self, arm: Arm, round_number: int) -> Judging:
         """Into the score phase's folder. Its files do not carry that phase's fingerprint, which is only known when all

@@ -15,7 +15,7 @@ from selftrain.preflight import prompt_sets
 from selftrain.prompts import PromptSets
 from selftrain.records import digest
 from selftrain.reporting.terminal import Terminal
-from selftrain.secrecy import SECRET
+from selftrain.secrecy import SECRET, without_secrets
 from selftrain.store import RunDirectory, publish_bytes, read_json
 
 # What W&B may be told of the configuration: knobs, never paths, parameters of plug-ins or anything of the environment.
@@ -71,6 +71,9 @@ def shown(config: Config) -> dict[str, Any]:
     """The knobs that a tracker may show: no paths, no parameters of plug-ins."""
     knobs = {name: getattr(config, name).model_dump(mode="json", by_alias=True) for name in SHOWN_SECTIONS}
     knobs["sample"].pop("params")
+    if (generator := config.sample.policy) is not None:  # the rest are paths, and the free table `body`
+        model = generator.model if generator.endpoint is None else generator.endpoint.model
+        knobs["sample"]["policy"] = {"kind": generator.kind, "model": model}
     knobs["evaluate"].pop("retention_scorers")
     knobs["evaluate"]["scorers"] = [one.name for one in config.evaluate.scorers]
     for name in ("lora", "sft"):  # free tables, which may hold a token for the hub
@@ -80,6 +83,7 @@ def shown(config: Config) -> dict[str, Any]:
         tables = {"lora": config.verifier.lora, "dpo": config.verifier.dpo}
         known = {name: {key: one[key] for key in one if not SECRET.search(key)} for name, one in tables.items()}
         knobs["verifier"] = {**of_verifier, **known}
+    knobs = without_secrets(knobs)
     return {
         "name": config.name,
         "seed": config.seed,
@@ -92,5 +96,6 @@ def shown(config: Config) -> dict[str, Any]:
 
 def _overrides_shown(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """An arm's own knobs, but for those of plug-ins and free tables."""
-    hidden = ("score", "sample.params", "train.lora", "train.sft")
-    return {key: value for key, value in overrides.items() if not key.startswith(hidden)}
+    hidden = ("score", "sample.params", "sample.policy", "train.lora", "train.sft")
+    shown = {key: value for key, value in overrides.items() if not key.startswith(hidden)}
+    return {key: without_secrets(value) for key, value in shown.items()}

@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain import generating, sampling, scoring, training
+from selftrain import generating, generators, sampling, scoring, training
 from selftrain.adapters import adapter_digest, check_lora
 from selftrain.arms import Arm
 from selftrain.config import Config, ScoreConfig
 from selftrain.errors import ConfigError
 from selftrain.lending import Lender, means_of
 from selftrain.prompts.rows import names_of
-from selftrain.records import Policy, digest
+from selftrain.records import Digest, Policy, digest
 from selftrain.screening import Screening
 from selftrain.selection import filters
 from selftrain.training.fields import check_shape
@@ -159,6 +159,10 @@ class Rooms:
         is_scripted = self._config.sample.engine == "scripted" and self._config.train.trainer == "scripted"
         return not (is_scripted or self._config.model.path == NO_MODEL)
 
+    def has_policy(self) -> bool:
+        """Whether there is a policy at all, in whose tokens texts can be written; else they stay texts."""
+        return self._config.model.path != NO_MODEL or self._config.sample.engine == "scripted"
+
     @cached_property
     def model_digest(self) -> str:
         """Identity of the base model's content (weights, tokenizer, chat template)."""
@@ -184,6 +188,11 @@ class Rooms:
         """Draws candidates."""
         return sampling.build(self._config.sample, lambda: self.bench, self._folder, self._config.model.thinking)
 
+    @property
+    def generator_digest(self) -> Digest:
+        """Of what `sample.policy` names, as it is at this moment."""
+        return generators.generator_digest(self._config, self._folder)
+
     @cached_property
     def generator(self) -> sampling.Generator:
         """Draws candidates to train on: the sampler, unless `sample.policy` names another."""
@@ -193,8 +202,7 @@ class Rooms:
         if self._main is not None and self._main._config.sample == sample:
             return self._main.generator
         assert self._asked is not None, "who generates has to know the prompts"
-        is_without = self._config.model.path == NO_MODEL and sample.engine != "scripted"
-        policy = None if is_without else self.sampler
+        policy = self.sampler if self.has_policy() else None
         return generating.build(generating.Given(self._config, self._folder, policy, lambda: self.bench, self._asked))
 
     @cached_property

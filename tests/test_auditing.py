@@ -632,3 +632,37 @@ def test_a_long_audit_says_so_before_it_begins(
     monkeypatch.setattr("selftrain.auditing.LONG_SECONDS", 0.0)
     assert audit_path(path, limit=3) == 0
     assert re.search(r"warning: about .* for some \d+ answers .* a lower --limit \(here 3\)", capsys.readouterr().err)
+
+
+# Learned scorers
+
+
+def given_stars(**knobs: Any) -> dict[str, Any]:
+    return {"name": "given", "params": {"column": "stars"}, **knobs}
+
+
+def test_learned_scorers_are_left_out_and_named(audited: Any, tmp_path: Path) -> None:
+    code, audit = audited(["exact", given_stars()])
+    assert code == 0
+    assert audit["scorers"] == ["exact"]
+    assert audit["notes"] == ["not audited: given, for what a model likes is no right or wrong"]
+    assert line(audit, "references")["accepted"] == len(NUMBERS)
+    alone, without = audited(["exact"])
+    assert alone == 0
+    assert without["checks"] == audit["checks"]
+    assert without["notes"] == []
+
+
+def test_where_only_learned_scorers_have_weight_an_audit_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    path = recipe_of(tmp_path, [{"name": "exact", "weight": 0}, given_stars()])
+    with pytest.raises(ConfigError, match=r"--set train: only given has a weight there, .*`selftrain verify` shows"):
+        audit_path(path)
+
+
+def test_a_set_judged_by_rules_is_audited_where_a_learned_scorer_judges_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows_of(("what comes after 7?", "8"))[0]))
+    path = recipe_of(tmp_path, [given_stars()], prompts={"test": "test.jsonl"}, evaluate={"scorers": ["exact"]})
+    assert audit_path(path, sets=["test"]) == 0
+    assert "not audited" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import datasets
 import pytest
 import yaml
 from hub_server import Hub, hub_server
-from worlds import command, results_of, scripted_recipe, selftrain, write_recipe
+from typer.testing import CliRunner, Result
+from worlds import command, results_of, run_here, scripted_recipe, selftrain, write_recipe
 
+from selftrain.cli import app
 from selftrain.curating import Destination, curate_recipe
-from selftrain.errors import ConfigError, DependencyError, PhaseError
+from selftrain.errors import ConfigError, DependencyError, DiskError, PhaseError
 from selftrain.outlook import status_of
 
 KILLED = -signal.SIGKILL
@@ -117,7 +120,11 @@ THRICE = (20, 54, 5)
 
 @pytest.mark.parametrize(
     ("kills", "num_in_export"),
-    [pytest.param(TEN_TIMES, 6, marks=pytest.mark.slow, id="ten times"), pytest.param(THRICE, 1, id="thrice")],
+    [
+        pytest.param(TEN_TIMES, 6, marks=pytest.mark.slow, id="ten times"),
+        pytest.param(THRICE, 1, marks=pytest.mark.slow, id="thrice"),
+        pytest.param((20,), 0, id="once"),
+    ],
 )
 def test_killed_again_and_again_the_data_set_is_that_of_a_run_nobody_touched(
     undisturbed: tuple[Path, Path, list[str]], tmp_path: Path, kills: tuple[int, ...], num_in_export: int
@@ -132,8 +139,7 @@ def test_killed_again_and_again_the_data_set_is_that_of_a_run_nobody_touched(
         assert killed.returncode == KILLED, (visits, killed.stdout, killed.stderr)
         assert not (tmp_path / "tiny/export").exists(), "whole or not at all"
     assert in_export == num_in_export
-    done = selftrain("curate", recipe, "--runs-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    curate(recipe, runs_dir=tmp_path)
     same_as(reference, tmp_path / "tiny")
 
 
@@ -186,7 +192,7 @@ def test_asked_to_stop_it_leaves_with_75_and_goes_on_later(
         running.send_signal(number)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 75, said
-    assert selftrain("curate", recipe, "--runs-dir", tmp_path).returncode == 0
+    curate(recipe, runs_dir=tmp_path)
     assert bytes_of(tmp_path / "tiny/export") == bytes_of(reference / "export")
 
 
@@ -200,7 +206,7 @@ def test_two_ranks_leave_the_same_data_set_as_one(undisturbed: tuple[Path, Path,
     assert bytes_of(tmp_path / "tiny/export") == bytes_of(reference / "export")
 
 
-def test_a_run_goes_on_with_training_from_what_was_curated(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_training_from_what_was_curated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = scripted_recipe(tmp_path / "recipe", rounds=2)
     export = curate(recipe, runs_dir=tmp_path / "runs")
     before = bytes_of(export)
@@ -208,10 +214,9 @@ def test_a_run_goes_on_with_training_from_what_was_curated(tmp_path: Path) -> No
     status = status_of(run)
     assert (status["state"], status["planned_phases"]) == ("finished", 3)
     assert json.loads((run / "config.json").read_text())["command"] == "curate"
-    done = selftrain("run", recipe, "--runs-dir", tmp_path / "runs")
-    assert done.returncode == 0, done.stderr
-    assert "main · round 1 · sample, score, select · already done" in done.stdout
-    assert selftrain("run", recipe, "--runs-dir", tmp_path / "whole").returncode == 0
+    run_here(recipe, runs_dir=tmp_path / "runs")
+    assert "main · round 1 · sample, score, select · already done" in capsys.readouterr().out
+    run_here(recipe, runs_dir=tmp_path / "whole")
     curated_first, whole = results_of(run), results_of(tmp_path / "whole/tiny")
     assert curated_first == whole
     assert json.loads((run / "config.json").read_text())["command"] == "run"
@@ -222,13 +227,17 @@ def test_a_run_goes_on_with_training_from_what_was_curated(tmp_path: Path) -> No
 
 def test_plan_status_and_show_know_what_is_curated(undisturbed: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
     recipe, run, _ = undisturbed
-    planned = selftrain("plan", recipe)
+
+    def told(*words: str | Path) -> Result:
+        return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+
+    planned = told("plan", recipe)
     assert "selftrain curate ends once round 1 has selected" in planned.stdout
     assert "exports prompt_completion, messages and preference (best_worst)" in planned.stdout
-    status = selftrain("status", run)
+    status = told("status", run)
     assert status.stdout.startswith("tiny: finished\n")
     assert "exports" in status.stdout
-    shown = selftrain("show", run, "--round", "1", "--kept")
+    shown = told("show", run, "--round", "1", "--kept")
     assert "what comes after" in shown.stdout
 
 
@@ -268,6 +277,79 @@ def test_a_folder_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
         curate(recipe, runs_dir=tmp_path, out=tmp_path / "file")
 
 
+def test_a_place_that_cannot_take_the_data_set_is_refused_before_any_work(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe")
+    runs = tmp_path / "runs"
+    (tmp_path / "file").touch()
+    for out, said in (
+        (runs / "tiny", "in the way of the run directory"),
+        (runs, "in the way of the run directory"),
+        (runs / "tiny/arms/main/rounds", "in the way of the run directory"),
+        (tmp_path / "file/set", "no folder can be made in"),
+        (Path("/dev/shm" if Path("/dev/shm").is_mount() else "/proc"), "is a mount point|is no exported data set"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            curate(recipe, runs_dir=runs, out=out)
+    assert not runs.exists()
+
+
+def test_neither_another_runs_data_set_nor_a_repository_in_it_is_overwritten(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe")
+    out = curate(recipe, runs_dir=tmp_path, out=tmp_path / "out")
+    before = bytes_of(out)
+    with pytest.raises(ConfigError, match="holds the data set of another run, tiny"):
+        curate(recipe, "name=other", runs_dir=tmp_path, out=out)
+    assert bytes_of(out) == before
+    assert not (tmp_path / "other").exists()
+    (out / ".git").mkdir()
+    (out / ".git/HEAD").write_text("years of commits")
+    curate(recipe, runs_dir=tmp_path, out=out)
+    with pytest.raises(ConfigError, match=r"\.git was changed since"):
+        curate(recipe, "curate.license=mit", runs_dir=tmp_path, out=out)
+    assert (out / ".git/HEAD").read_text() == "years of commits"
+
+
+def test_an_export_that_fails_leaves_nothing_and_the_older_one_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe")
+    out = tmp_path / "out/set"
+    curate(recipe, runs_dir=tmp_path, out=out)
+    before = bytes_of(out)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("fill", "publish_folder"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"selftrain.{'curating' if name == 'fill' else 'exporting.publishing'}.{name}", full)
+            with pytest.raises(DiskError, match="free some space"):
+                curate(recipe, "curate.license=mit", runs_dir=tmp_path, out=out)
+        assert bytes_of(out) == before
+        assert [one.name for one in out.parent.iterdir()] == ["set"], "what was half written is gone"
+
+
+def test_an_evaluation_text_is_not_exported_as_a_rejected_answer_either(tmp_path: Path) -> None:
+    leaked = "the secret answer of the evaluation set is that nobody knows it at all, not even you"
+    recipe = scripted_recipe(
+        tmp_path / "recipe",
+        sample={"params": {"function": "leaks.py:answer"}},
+        select={"decontaminate": {"against": ["evaluation.jsonl"]}, "dedup": "none"},
+        curate={"pairs": "best_worst"},
+    )
+    (tmp_path / "recipe/evaluation.jsonl").write_text(json.dumps({"text": leaked}) + "\n")
+    (tmp_path / "recipe/leaks.py").write_text(
+        "def answer(prompt, seed, policy_round):\n"
+        f"    return [prompt.reference, 'wrong', {leaked!r}][(seed or 0) % 3]\n"
+    )
+    export = curate(recipe, "sample.num_candidates=9", "sample.max_new_tokens=99", runs_dir=tmp_path)
+    rows = rows_of(export, "preference")
+    assert {one["rejected"] for one in rows} == {"wrong"}
+    assert leaked not in (export / "preference.jsonl").read_text()
+    report = tmp_path / "tiny/arms/main/rounds/001/survivors/improve-00/contamination.jsonl"
+    assert len(report.read_text().splitlines()) > 0
+
+
 def test_without_survivors_there_is_nothing_to_export_and_the_funnel_says_why(tmp_path: Path) -> None:
     recipe = scripted_recipe(tmp_path / "recipe", select={"filters": ["never.py:never"]})
     (tmp_path / "recipe/never.py").write_text("def never(text):\n    return 'too dull'\n")
@@ -288,6 +370,20 @@ def test_demonstrations_that_were_mixed_in_are_exported_once_each(tmp_path: Path
     mixed = [(row["prompt"], row["completion"], row["value"]) for row in rows if row["why"] == "seed_data"]
     assert sorted(mixed) == [("what comes after 900?", "901", None), ("what comes after 901?", "902", None)]
     assert rows[-2:] == [row for row in rows if row["why"] == "seed_data"]
+
+
+def test_demonstrations_are_mixed_in_where_there_is_no_model(tmp_path: Path) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", train=None, arms=[], select={"mix_seed_data": 0.5})
+    (tmp_path / "recipe/candidates.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"what comes after {n}?", "completion": str(n + 1)}) + "\n" for n in (1, 2))
+    )
+    data = yaml.safe_load(recipe.read_text())
+    data["sample"] = {"policy": {"file": "candidates.jsonl"}}
+    data["prompts"] = {"train": "train.jsonl", "seed_data": "validate.jsonl", "format": "text"}
+    recipe.write_text(yaml.safe_dump(data))
+    rows = rows_of(curate(recipe, runs_dir=tmp_path), "prompt_completion")
+    assert {row["completion"] for row in rows[:2]} == {"2", "3"}
+    assert [row["why"] for row in rows[2:]] == ["seed_data", "seed_data"]
 
 
 def test_secrets_and_places_of_this_machine_stay_out_of_the_card(tmp_path: Path) -> None:

@@ -15,14 +15,18 @@ import yaml
 from faulty_proxy import faulty_proxy
 from tiny_judges import model_behind_http
 from tiny_models import build_model
+from typer.testing import CliRunner
 from worlds import model_recipe, ranks, receipt_of, results_of, run_here, scripted_recipe, selftrain
 
 from selftrain import tables
 from selftrain.adapters import adapter_digest
+from selftrain.cli import app
 from selftrain.compose import compose
+from selftrain.curating import curate_recipe
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models import Bench
 from selftrain.outlook import status_of
+from selftrain.recording import shown
 from selftrain.records import Candidate, Prompt, Survivor
 from selftrain.sampling import build
 from selftrain.store import RunDirectory
@@ -60,6 +64,12 @@ def file_recipe(folder: Path, rows: list[dict[str, Any]] | None = None, **change
         del data["sample"]["num_candidates"]
     recipe.write_text(yaml.safe_dump(data))
     return recipe
+
+
+def curate_here(recipe: Path, *overrides: str, runs_dir: Path) -> Path:
+    """Sample, score and select, where nothing has to be trained or evaluated; return the run directory."""
+    curate_recipe(str(recipe), layers=[], overrides=overrides, runs_dir=runs_dir)
+    return runs_dir / compose(str(recipe), overrides=overrides).config.name
 
 
 def candidates_of(run: Path, round_number: int = 1) -> list[Candidate]:
@@ -158,13 +168,12 @@ def test_given_needs_a_file(tmp_path: Path) -> None:
 
 def test_a_run_without_a_model_is_refused_and_curate_is_named(tmp_path: Path) -> None:
     recipe = file_recipe(tmp_path / "recipe", sample={"engine": "transformers", "params": {}}, train={"trainer": "sft"})
-    done = selftrain("run", recipe, "--runs-dir", tmp_path)
-    assert done.returncode != 0
-    assert "model.path is none: there is no model to train; `selftrain curate`" in done.stderr
-    plan = selftrain("plan", recipe, "--runs-dir", tmp_path)
-    assert plan.returncode == 0, plan.stderr
-    assert "12 prompts, all of their candidates in sample.policy.file" in plan.stdout
-    assert "there is no model to train" in plan.stdout + plan.stderr
+    with pytest.raises(ConfigError, match=r"model.path is none: there is no model to train; `selftrain curate`"):
+        run_here(recipe, runs_dir=tmp_path)
+    plan = CliRunner().invoke(app, ["plan", str(recipe), "--runs-dir", str(tmp_path)], catch_exceptions=False)
+    assert plan.exit_code == 0, plan.output
+    assert "12 prompts, all of their candidates in sample.policy.file" in plan.output
+    assert "there is no model to train" in plan.output
 
 
 def test_candidates_of_which_none_answers_a_prompt_are_refused_with_both_sides(tmp_path: Path) -> None:
@@ -187,6 +196,42 @@ def test_a_file_that_changed_after_the_candidates_were_taken_is_refused(tmp_path
     assert candidates_of(run)
 
 
+def test_a_file_that_is_replaced_after_the_start_never_passes_for_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/swap.py").write_text(
+        "from pathlib import Path\n\n\ndef swap(text):\n"
+        "    path = Path(__file__).with_name('candidates.jsonl')\n"
+        '    path.write_text(path.read_text().replace(\'"by": "x"\', \'"by": "z"\'))\n'
+        "    return True\n"
+    )
+    recipe = file_recipe(tmp_path / "recipe", rounds=2, evaluate={"scorers": ["swap.py:swap"]})
+    curate_here(recipe, runs_dir=tmp_path)
+    with pytest.raises(PhaseError, match=r"sample\.policy\.file was changed since this attempt began"):
+        run_here(recipe, runs_dir=tmp_path)
+    assert {one.metadata["by"] for one in candidates_of(tmp_path / "tiny")} == {"x"}
+    put(tmp_path / "recipe", answers())
+    (tmp_path / "recipe/swap.py").write_text("def swap(text):\n    return True\n")
+    curate_here(recipe, "name=mended", runs_dir=tmp_path)
+
+
+def test_rows_with_two_columns_of_candidates_are_refused_and_odd_ends_are_known(tmp_path: Path) -> None:
+    both = [{"prompt": "what comes after 1?", "completion": "2", "completions": ["2", "3"]}]
+    with pytest.raises(DataError, match="line 1 has both completion and completions"):
+        run_here(file_recipe(tmp_path / "both", rows=both), runs_dir=tmp_path)
+    (tmp_path / "ends").mkdir()
+    (tmp_path / "ends/candidates.csv").write_text(
+        "prompt,completion,finish_reason\nwhat comes after 1?,2,\nwhat comes after 2?,3,content_filter\n"
+    )
+    recipe = file_recipe(tmp_path / "ends", sample={"policy": {"file": "candidates.csv"}})
+    curate_here(recipe, runs_dir=tmp_path)
+    assert sorted(one.finish_reason for one in candidates_of(tmp_path / "tiny")) == ["length", "stop_token"]
+
+
+def test_what_has_no_tokens_cannot_be_kept_by_asking_for_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="min_completion_tokens: 0 would keep"):
+        compose(str(file_recipe(tmp_path, select={"min_completion_tokens": 0})))
+
+
 def test_controls_choose_among_the_same_candidates_and_an_arm_may_have_its_own(tmp_path: Path) -> None:
     rows = [row for row in answers() if row["prompt"] != "something else?"]
     arms = ["random_selection", {"drawn": {"sample.policy": None, "sample.num_candidates": 4}}]
@@ -198,17 +243,17 @@ def test_controls_choose_among_the_same_candidates_and_an_arm_may_have_its_own(t
     assert len([one for path in drawn for one in tables.read(path, Candidate)]) == 4 * NUM_PROMPTS
 
 
-def test_killed_while_taking_candidates_a_run_ends_as_if_untouched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(24,), pytest.param((12, 24, 40), marks=pytest.mark.slow)])
+def test_killed_while_taking_candidates_a_run_ends_as_if_untouched(tmp_path: Path, kills: tuple[int, ...]) -> None:
     rows = answers()
     recipe = file_recipe(tmp_path / "recipe", rows=rows, rounds=2)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "recipe" / "candidates.parquet")
     again = "sample.policy.file=candidates.parquet"
-    assert selftrain("run", recipe, again, "--runs-dir", tmp_path / "whole").returncode == 0
-    for visits in (12, 24, 40):
+    run_here(recipe, again, runs_dir=tmp_path / "whole")
+    for visits in kills:
         killed = selftrain("run", recipe, again, "--runs-dir", tmp_path / "killed", SELFTRAIN_FAULT=str(visits))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = selftrain("run", recipe, again, "--runs-dir", tmp_path / "killed")
-    assert done.returncode == 0, done.stderr
+    run_here(recipe, again, runs_dir=tmp_path / "killed")
     assert results_of(tmp_path / "killed" / "tiny") == results_of(tmp_path / "whole" / "tiny")
 
 
@@ -300,9 +345,8 @@ def test_another_model_with_the_same_tokenizer_leaves_the_ids_that_it_sampled(
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
     recipe = own_recipe(tmp_path / "recipe", models, {"model": str(models["sibling"])})
-    run = run_here(recipe, runs_dir=tmp_path)
     other = own_recipe(tmp_path / "other", {**models, "policy": models["sibling"]}, None, name="other")
-    base = run_here(other, runs_dir=tmp_path)
+    run, base = curate_here(recipe, runs_dir=tmp_path), curate_here(other, runs_dir=tmp_path)
     found, of_base = candidates_of(run), candidates_of(base)
     assert [one.completion_token_ids for one in found] == [one.completion_token_ids for one in of_base]
     assert [one.logprobs for one in found] == [one.logprobs for one in of_base]
@@ -316,7 +360,7 @@ def test_another_model_with_another_tokenizer_leaves_its_texts_in_the_policys_id
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
     recipe = own_recipe(tmp_path / "recipe", models, {"model": str(models["stranger"])})
-    run = run_here(recipe, runs_dir=tmp_path)
+    run = curate_here(recipe, runs_dir=tmp_path)
     bench = Bench(compose(str(recipe)).config.model)
     found = candidates_of(run)
     assert len(found) == 4 * NUM_PROMPTS
@@ -329,6 +373,17 @@ def test_another_model_with_another_tokenizer_leaves_its_texts_in_the_policys_id
         assert (ids[-1] in bench.stop_token_ids) == (one.finish_reason != "length")
 
 
+def test_candidate_by_candidate_the_members_of_an_ensemble_take_turns(tmp_path: Path, models: dict[str, Path]) -> None:
+    names = ["policy", str(models["stranger"]), str(models["sibling"])]
+    run = curate_here(own_recipe(tmp_path / "recipe", models, {"checkpoints": names}), runs_dir=tmp_path)
+    found = candidates_of(run)
+    assert len(found) == 4 * NUM_PROMPTS
+    assert all(one.metadata == {"checkpoint": names[one.index % 3]} for one in found)
+    assert len({one.policy_digest for one in found}) == 3
+    assert {one.index % 3 for one in found if one.logprobs} == {0, 2}, "only a stranger's texts are encoded anew"
+
+
+@pytest.mark.slow
 def test_an_ensemble_shares_out_each_prompts_candidates_among_its_members(
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
@@ -360,7 +415,7 @@ def test_a_server_writes_candidates_with_seeds_of_their_own(
     tmp_path: Path, models: dict[str, Path], server: str
 ) -> None:
     recipe = own_recipe(tmp_path / "recipe", models, None, sample=asked_of(server))
-    run = run_here(recipe, runs_dir=tmp_path)
+    run = curate_here(recipe, runs_dir=tmp_path)
     found = candidates_of(run)
     assert len(found) == 4 * NUM_PROMPTS
     assert len({one.text for one in found}) > len(found) / 2, "each has a seed of its own"
@@ -369,7 +424,7 @@ def test_a_server_writes_candidates_with_seeds_of_their_own(
     for one in found:
         assert bench.decode(one.completion_token_ids) == one.text
         assert bench.decode(one.prompt_token_ids).startswith("what comes after") or one.prompt_token_ids
-    again = run_here(recipe, "name=again", runs_dir=tmp_path)
+    again = curate_here(recipe, "name=again", runs_dir=tmp_path)
     assert [one.text for one in candidates_of(again)] == [one.text for one in found]
     log = (run / "logs/attempt_1/selftrain.log").read_text()
     assert "sample.policy.endpoint so far: 48 requests (0 repeated)" in log
@@ -394,6 +449,7 @@ def test_greedy_candidates_of_a_server_are_asked_for_once(tmp_path: Path, server
     assert all(len(texts) == 1 for texts in by_prompt.values())
 
 
+@pytest.mark.slow
 def test_where_a_server_fails_what_it_wrote_is_kept_and_the_same_command_goes_on(tmp_path: Path, server: str) -> None:
     changes = {"rounds": 1, "arms": []}
     whole = scripted_recipe(tmp_path / "whole", **changes, sample=asked_of(server))
@@ -420,6 +476,26 @@ def test_an_endpoint_that_cannot_be_asked_is_refused_before_any_work(tmp_path: P
     keyed = scripted_recipe(tmp_path / "keyed", sample=asked_of("http://127.0.0.1:1/v1", key_variable="NO_SUCH_KEY"))
     with pytest.raises(ConfigError, match="environment variable NO_SUCH_KEY is not set"):
         run_here(keyed, runs_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "knobs", "name"),
+    [
+        ("http://me:geheim@127.0.0.1:9/v1", {}, "url"),
+        ("http://127.0.0.1:9/v1?api_key=geheim", {}, "url"),
+        ("http://127.0.0.1:9/v1", {"body": {"extra_headers": {"Authorization": "geheim"}}}, "body"),
+        ("http://127.0.0.1:9/v1", {"body": {"user": "gsk_geheim0123456789abcdef"}}, "body"),
+    ],
+)
+def test_a_key_in_the_recipe_is_refused_and_said_to_nobody(
+    tmp_path: Path, url: str, knobs: dict[str, Any], name: str
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", sample=asked_of(url, **knobs))
+    with pytest.raises(ConfigError, match=rf"endpoint\.{name} holds a key or a password.*key_variable") as refused:
+        run_here(recipe, runs_dir=tmp_path / "runs")
+    assert "geheim" not in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+    assert "geheim" not in json.dumps(shown(compose(str(recipe)).config)), "what a tracker may show"
 
 
 def test_how_a_server_is_asked_changes_nothing_that_is_committed(tmp_path: Path, server: str) -> None:

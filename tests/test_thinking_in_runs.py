@@ -131,6 +131,16 @@ def test_a_candidate_without_an_answer_to_train_on_leaves_by_itself() -> None:
     chosen = select([group], knobs, seed=0)
     assert chosen.reasons == {"p/3": "no answer to train on"}
     kept = select([group], knobs.model_copy(update={"train_on": "completion"}), seed=0).kept
+    without = [
+        replace(make_candidate("p", 0, "57", num_tokens=0), reasoning="r", prompt_token_ids=()),
+        replace(make_candidate("p", 1, "", num_tokens=0), reasoning="for ever", prompt_token_ids=()),
+        replace(make_candidate("p", 2, "58", num_tokens=0), reasoning="r"),
+    ]
+    of_texts = select([make_scored("p", [(one, 1.0) for one in without])], knobs, seed=0)
+    assert of_texts.reasons == {
+        "p/1": "no answer to train on",
+        "p/2": "cannot be written in the policy's tokens and context",
+    }, "where no model is loaded nothing has tokens"
     texts = {"p": "ask p"}
     whole = to_survivors(kept, round_number=1, prompt_texts=texts)
     assert [one.label_mask for one in whole] == [(False, False, True, True, True)] * 3

@@ -3,6 +3,7 @@
     checks      the checks over the prompts of one task
     asking      an answer, and the time that it takes
     results     what they found, as data
+    learned     scorers that are left out: models, and those that ask one
     progress    how far they are, on stderr
 
 An answer is accepted where `Score.correct` is true (value >= `score.correct_at`), as in a run. A check fails where
@@ -16,11 +17,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from selftrain.auditing.asking import Asking
 from selftrain.auditing.checks import OfTask
+from selftrain.auditing.learned import left_out, require_audited, without_learned
 from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Audit, Check, is_passed
 from selftrain.config import Config, ScoreConfig
@@ -62,8 +64,11 @@ def show_audit(
     from selftrain.reporting.terminal import Terminal
 
     composed, prompts = opened(recipe, layers=layers, overrides=overrides)
-    config, terminal = composed.config, Terminal()
+    whole, terminal = composed.config, Terminal()
     wanted = [set_of(prompts, name) for name in sets or ("train",)]
+    require_audited(whole, wanted)
+    config = without_learned(whole)
+    composed = replace(composed, config=config)
     require_columns(config, wanted)
     sandbox = confined(config, recipe, unsafe_no_sandbox=unsafe_no_sandbox, warn=terminal.warn)
     found = list[Audit]()
@@ -73,7 +78,8 @@ def show_audit(
             for one in sets_alike:
                 scorer.check_references([each for _, drawn in drawn_of(one, limit, seed) for each in drawn])
             heavy = not unsafe_no_sandbox
-            found += _audited_all(of_sets, scorer, sets_alike, terminal, limit=limit, seed=seed, heavy=heavy)
+            of_alike = _audited_all(of_sets, scorer, sets_alike, terminal, limit=limit, seed=seed, heavy=heavy)
+            found += [_noted(one, left_out(whole, one.set)) for one in of_alike]
         if not all(one.complete for one in found):
             break
     passed = len(found) == len(wanted) and all(one.passed for one in found)
@@ -85,6 +91,12 @@ def show_audit(
     if not all(one.complete for one in found):
         return STOPPED
     return 0 if passed else FAILED
+
+
+def _noted(audit: Audit, names: Sequence[str]) -> Audit:
+    """The audit, with the scorers of the recipe that it says nothing of."""
+    words = f"not audited: {', '.join(names)}, for what a model likes is no right or wrong"
+    return replace(audit, notes=(*audit.notes, words)) if names else audit
 
 
 def _judged_alike(config: Config, wanted: Sequence[PromptSet]) -> list[list[PromptSet]]:

@@ -99,12 +99,13 @@ class ScorerConfig(Section):
     """Of a `mix`: judges only these. Empty: all."""
 
     def without_guards(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Less how patiently an endpoint is asked, and how often a judge may be fooled."""
+        """Less where an endpoint is and how patiently it is asked, and how often a judge may be fooled."""
         params = {name: value for name, value in values["params"].items() if name != "max_canary_rate"}
         if isinstance(endpoint := params.get("endpoint"), dict):
             fields = EndpointConfig.model_fields
             patience = {name for name, one in fields.items() if one.json_schema_extra == GUARD}
-            params["endpoint"] = {name: value for name, value in endpoint.items() if name not in patience}
+            # A server that was started again elsewhere serves the same model.
+            params["endpoint"] = {name: value for name, value in endpoint.items() if name not in {"url", *patience}}
         return {**values, "params": params}
 
 

@@ -85,6 +85,11 @@ class Config(Section):
             raise ValueError("select.mix_seed_data mixes in prompts.seed_data; give that, or leave it out")
         if self.select.train_on == "answer" and self.model.thinking is None:
             raise ValueError("select.train_on: answer needs model.thinking, which says where the reasoning ends")
+        if self.select.min_completion_tokens == 0 and self.sample.policy is not None:
+            raise ValueError(
+                "select.min_completion_tokens: 0 would keep what sample.policy wrote and the policy's tokens cannot "
+                "write, which has no tokens; set it to 1"
+            )
         tasks = set(self.prompts.train.mix or ())
         for name in sorted(tasks):
             if not any(one.weight and (not one.tasks or name in one.tasks) for one in self.score.scorers):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from selftrain.config import EndpointConfig
 from selftrain.errors import ConfigError, DependencyError
 from selftrain.records import Message
+from selftrain.secrecy import holds_secret
 
 FailureKind = Literal["refused", "rate_limited", "server", "timeout", "connection", "malformed"]
 
@@ -70,10 +71,17 @@ class Totals:
 
 
 def check_endpoint(config: EndpointConfig, where: str) -> None:
-    """Raise ConfigError for a url that is none, or a key that is not in the environment; DependencyError without the
-    package `openai`. Imports and asks nothing. `where` is the knob, for the message."""
+    """Raise ConfigError for a url that is none, for a key or password in it or in `body`, which would be written down,
+    and for a key that is not in the environment; DependencyError without the package `openai`. Imports and asks
+    nothing. `where` is the knob, for the message."""
     if not config.url.startswith(("http://", "https://")):
         raise ConfigError(f"{where}.url: {config.url!r} is no address; write it as http://127.0.0.1:8000/v1")
+    for name, value in (("url", config.url), ("body", config.body)):
+        if holds_secret(value):
+            raise ConfigError(
+                f"{where}.{name} holds a key or a password, which the run directory and its readers would see; put it "
+                f"into an environment variable and name that in {where}.key_variable"
+            )
     key_of(config, where)
     if importlib.util.find_spec("openai") is None:
         raise DependencyError(f"{where} needs the package openai: pip install 'selftrain[openai]'")

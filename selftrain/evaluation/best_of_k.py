@@ -125,13 +125,14 @@ def sentences(metrics: Mapping[str, float], number: int, set_name: str, *, confi
     assert gain is not None
     assert own is not None
     any_answer = metrics[key] - gain.estimate
+    num_prompts = int(metrics[f"{PREFIX}/prompts"] - metrics[f"{key}_left_out"])
     text = (
         f"{set_name}, round {number}: the best of {k} samples by the verifier is right in {metrics[key]:.1%}, any of "
         f"them in {any_answer:.1%}: {_said(gain)}"
     )
     text += f"; against the majority of {k} {_said(votes)}" if votes is not None else ""
     text += f"; against the choice by the policy's own likelihood {_said(own)}"
-    text += f" ({100 * confidence:g} %, paired over {int(metrics[f'{PREFIX}/prompts'])} prompts)"
+    text += f" ({100 * confidence:g} %, paired over {num_prompts} prompts)"
     text += f"; one of {k} is right in {metrics[f'{PREFIX}/pass@{k}']:.1%}, which no choice can beat"
     if f"{PREFIX}/auc" in metrics:
         text += (

@@ -31,6 +31,9 @@ from selftrain.evaluation.spans import UNIT, Span, span_of
 from selftrain.evaluation.statistics import Interval, interval_of_mean, paired_difference
 from selftrain.records import Report
 
+# Rewards that other seeds reach may be beyond all that were seen.
+_ENDLESS = (-math.inf, math.inf)
+
 
 @dataclass(frozen=True, slots=True)
 class SeedsVerdict:
@@ -158,7 +161,8 @@ def level(
     matrix, left_out = _crossed(values)
     matrix, span = _scaled(matrix)
     over_prompts = interval_of_mean(matrix.mean(axis=0), confidence=confidence, resamples=resamples, seed=seed)
-    found = _across(what, matrix, tuple(values), replace(over_prompts, left_out=left_out), is_gain=False)
+    ends = (0.0, 1.0) if span == UNIT else _ENDLESS
+    found = _across(what, matrix, tuple(values), replace(over_prompts, left_out=left_out), is_gain=False, ends=ends)
     return _moved(found, span, figure)
 
 
@@ -186,7 +190,8 @@ def gain(
     second, first = (dict(zip(names, one, strict=True)) for one in sides.mean(axis=0))
     over_prompts = paired_difference(first, second, confidence=confidence, resamples=resamples, seed=seed)
     differences = sides[:, 1] - sides[:, 0]
-    found = _across(what, differences, tuple(after), replace(over_prompts, left_out=left_out), is_gain=True)
+    ends = (-1.0, 1.0) if span == UNIT else _ENDLESS
+    found = _across(what, differences, tuple(after), replace(over_prompts, left_out=left_out), is_gain=True, ends=ends)
     return _moved(found, span, figure)
 
 
@@ -229,13 +234,18 @@ def _crossed(values: Mapping[Any, Values]) -> tuple[NDArray[np.float64], int]:
 
 
 def _across(
-    what: str, matrix: NDArray[np.float64], seeds: tuple[int, ...], over_prompts: Interval, *, is_gain: bool
+    what: str,
+    matrix: NDArray[np.float64],
+    seeds: tuple[int, ...],
+    over_prompts: Interval,
+    *,
+    is_gain: bool,
+    ends: tuple[float, float],
 ) -> AcrossSeeds:
     per_seed = matrix.mean(axis=1)
     over_seeds, over_both = None, None
     if len(seeds) > 1 and not (matrix == matrix[0]).all():
-        lowest = -1.0 if is_gain else 0.0
-        over_seeds, over_both = _with_seeds(matrix, over_prompts, lowest)
+        over_seeds, over_both = _with_seeds(matrix, over_prompts, *ends)
     return AcrossSeeds(
         what=what,
         is_gain=is_gain,
@@ -249,8 +259,11 @@ def _across(
     )
 
 
-def _with_seeds(matrix: NDArray[np.float64], over_prompts: Interval, lowest: float) -> tuple[Interval, Interval]:
-    """The interval over seeds, and over seeds and prompts. `matrix` is (seeds, prompts), its rows not all equal."""
+def _with_seeds(
+    matrix: NDArray[np.float64], over_prompts: Interval, lowest: float, highest: float
+) -> tuple[Interval, Interval]:
+    """The interval over seeds, and over seeds and prompts, within what the figure can be. `matrix` is (seeds, prompts),
+    its rows not all equal."""
     (num_seeds, num_prompts), confidence = matrix.shape, over_prompts.confidence
     mean = float(matrix.mean())
     of_seeds, of_prompts, of_rest = _mean_squares(matrix)
@@ -265,7 +278,9 @@ def _with_seeds(matrix: NDArray[np.float64], over_prompts: Interval, lowest: flo
     half = max(half_of_seeds, (t * of_seeds + z * by_prompts) / total * math.sqrt(total / matrix.size))
 
     def bounded(low: float, high: float, method: Any) -> Interval:
-        return Interval(mean, max(lowest, low), min(1.0, high), confidence, method, num_prompts, over_prompts.left_out)
+        return Interval(
+            mean, max(lowest, low), min(highest, high), confidence, method, num_prompts, over_prompts.left_out
+        )
 
     return (
         bounded(mean - half_of_seeds, mean + half_of_seeds, "t"),

@@ -21,7 +21,7 @@ from selftrain.records import Candidate, FinishReason, Prompt, Score
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How rows are made. `chat`: prompts are conversations; `tasks`: they are a mix; `generator_of` names who wrote a
-    candidate."""
+    candidate; what `is_barred` must not be in the data set, on either side of a pair."""
 
     config: CurateConfig
     chat: bool
@@ -29,6 +29,7 @@ class Recipe:
     speech: Speech
     finish_reasons: tuple[FinishReason, ...]
     generator_of: Callable[[Candidate], str | None]
+    is_barred: Callable[[Candidate], bool] = lambda candidate: False
 
     @property
     def formats(self) -> tuple[Format, ...]:
@@ -101,6 +102,7 @@ def _add_prompt(recipe: Recipe, one: Answered, counted: Counted, add: Callable[[
         limit=recipe.config.pairs_per_prompt,
         finish_reasons=recipe.finish_reasons,
         as_example=partial(recipe.example, one.group.prompt, ""),
+        is_barred=recipe.is_barred,
     )
     for pair in found:
         counted.pairs += 1

@@ -23,12 +23,13 @@ def pairs(
     limit: int,
     finish_reasons: Collection[FinishReason],
     as_example: Callable[[Candidate, Score], Example],
+    is_barred: Callable[[Candidate], bool] = lambda candidate: False,
 ) -> Iterator[Pair]:
     """At most `limit` pairs of one prompt, the widest apart first.
 
     `correct_incorrect` takes right candidates and wrong ones alone. Texts that are equal but for white space around
-    them never make a pair and are used once; an empty one is nobody's lesson and is not rejected. Ties go by wave and
-    index.
+    them never make a pair and are used once; an empty one is nobody's lesson and is not rejected, nor is one that
+    `is_barred` from the data set. Ties go by wave and index.
     """
     rows = sorted(zip(answered.group.candidates, answered.group.scores, strict=True), key=_place)
     scored = [(candidate, score) for candidate, score in rows if score.value is not None]
@@ -41,7 +42,8 @@ def pairs(
         and (kind == "best_worst" or score.correct is False)
     ]
     best = [as_example(*row) for row in sorted(kept, key=lambda row: -_value(row[1]))]
-    worst = iter([as_example(*row) for row in sorted(others, key=lambda row: _value(row[1]))])
+    # Barred ones are asked for one by one: finding out takes time, and most are never come to.
+    worst = (as_example(*row) for row in sorted(others, key=lambda row: _value(row[1])) if not is_barred(row[0]))
     used: set[str] = set()
     for chosen in best:
         if len(used) == 2 * limit:

@@ -7,6 +7,7 @@ are not as they were written, is left alone.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from selftrain.errors import ConfigError
 from selftrain.records import Digest
 from selftrain.store import TEMPORARY, disk_errors, fault, file_sha256, publish_folder, read_json
 
+FOLDER = "export"
+"""In the run directory, where no other place is asked for."""
 MANIFEST = "selftrain.json"
 CARD = "README.md"
 
@@ -23,8 +26,8 @@ CARD = "README.md"
 def found(folder: Path, made_from: Digest) -> Mapping[str, Any] | None:
     """What the folder says of itself, if it is an export of exactly this; None where it must be made (again).
 
-    Raises ConfigError for a folder that must not be overwritten: not an export, or changed since. A card that was
-    edited by hand stays as long as the data need not change.
+    Raises ConfigError for a folder that must not be overwritten: not an export, or changed since, hidden files in it
+    (a repository's) included. A card that was edited by hand stays as long as the data need not change.
     """
     manifest = manifest_of(folder)
     if manifest is None:
@@ -33,12 +36,36 @@ def found(folder: Path, made_from: Digest) -> Mapping[str, Any] | None:
     changed = _changed(folder, manifest["files"])
     if is_same and changed <= {CARD}:
         return manifest
+    changed |= {one.name for one in folder.iterdir() if one.name.startswith(".")}  # what would go with the folder
     if changed:
         raise ConfigError(
             f"{folder}: {', '.join(sorted(changed))} {'was' if len(changed) == 1 else 'were'} changed since the data "
             "set was exported, and is not overwritten; give --out another folder, or move it away"
         )
     return None
+
+
+def require_place(folder: Path, run: Path) -> None:
+    """Raise ConfigError, before hours of work, for a folder that the data set of that run directory cannot take:
+    another run's data set, what is none, a part of the run directory, a mount point, or one that cannot be made."""
+    manifest = manifest_of(folder)
+    if manifest is not None and manifest.get("run", run.name) != run.name:
+        raise ConfigError(
+            f"{folder} holds the data set of another run, {manifest['run']}, and is not overwritten; give --out "
+            "another folder, or move it away"
+        )
+    place, inside = folder.resolve(), run.resolve()
+    own = inside / FOLDER
+    if inside.is_relative_to(place) or (place.is_relative_to(inside) and place != own):
+        raise ConfigError(
+            f"--out {folder} is in the way of the run directory {run}; give a folder elsewhere, or leave --out out: "
+            f"the data set is then in {run / FOLDER}"
+        )
+    if os.path.ismount(place):
+        raise ConfigError(f"--out {folder} is a mount point, which cannot be replaced as a whole; give a folder in it")
+    above = next(one for one in place.parents if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {folder}: no folder can be made in {above}; give --out another one")
 
 
 def manifest_of(folder: Path) -> Mapping[str, Any] | None:
@@ -73,15 +100,21 @@ def publish(folder: Path, made_from: Digest, fill: Callable[[Path], Mapping[str,
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in (temporary, old):  # by a kill
             shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir()
-        said = fill(temporary)
-        files = {one.name: file_sha256(one) for one in sorted(temporary.iterdir())}
-        manifest = {"made_from": made_from, **said, "files": files}
-        fault("before manifest")
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():  # whole until it is gone: a folder that was half removed would be nobody's
-            fault("before the old export leaves")
-            folder.rename(old)
-        publish_folder(temporary, folder)
+        try:
+            temporary.mkdir()
+            said = fill(temporary)
+            files = {one.name: file_sha256(one) for one in sorted(temporary.iterdir())}
+            manifest = {"made_from": made_from, **said, "files": files}
+            fault("before manifest")
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            if folder.exists():  # whole until it is gone: a folder that was half removed would be nobody's
+                fault("before the old export leaves")
+                folder.rename(old)
+            publish_folder(temporary, folder)
+        except BaseException:  # a full disk, among others, which this would keep full
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     return manifest

@@ -15,7 +15,11 @@ from selftrain.store import fault
 
 ROWS_AT_A_TIME = 2000
 """Of a Parquet row group: what is in memory, and what a reader that streams fetches at once."""
+CHARACTERS_AT_A_TIME = 1 << 26
+"""At most about so many, where rows are long."""
 
+# What JSON allows in a text, and many a reader of lines takes for the end of one.
+_LINE_ENDS = {one: f"\\u{one:04x}" for one in (0x85, 0x2028, 0x2029)}
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _OF_CANDIDATE = [("candidate_id", pa.string()), ("value", pa.float64()), ("generator", pa.string())]
 _BESIDE = [("prompt_id", pa.string()), ("task", pa.string()), *_OF_CANDIDATE, ("why", pa.string())]
@@ -46,6 +50,8 @@ class Table:
         self._schema = schema(kind, chat=chat, tasks=tasks)
         self._paths = folder / f"{kind}.parquet", folder / f"{kind}.jsonl"
         self._rows: list[dict[str, Any]] = []
+        self._waiting: list[str] = []
+        self._characters = 0
 
     def __enter__(self) -> Table:
         self._parquet = pq.ParquetWriter(self._paths[0], self._schema, compression="zstd")
@@ -55,15 +61,18 @@ class Table:
     def add(self, row: dict[str, Any]) -> None:
         """One more row."""
         self._rows.append({name: row[name] for name in self._schema.names})
+        line = json.dumps(self._rows[-1], ensure_ascii=False, allow_nan=False)
+        self._waiting.append(line.translate(_LINE_ENDS) + "\n")
+        self._characters += len(self._waiting[-1])
         self.count += 1
-        if len(self._rows) == ROWS_AT_A_TIME:
+        if len(self._rows) == ROWS_AT_A_TIME or self._characters >= CHARACTERS_AT_A_TIME:
             self._flush()
 
     def _flush(self) -> None:
         fault("before rows")
         self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._lines.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self._rows)
-        self._rows = []
+        self._lines.writelines(self._waiting)
+        self._rows, self._waiting, self._characters = [], [], 0
         fault("after rows")
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:

@@ -40,6 +40,7 @@ FINISHES: dict[str, FinishReason] = {
     "stop_sequence": "stop_string",
     "length": "length",
     "max_tokens": "length",
+    "content_filter": "length",
 }
 _NAMED = 3
 
@@ -187,7 +188,13 @@ class _Reading:
 
     def _texts(self, row: rows.Row, place: str) -> tuple[list[str], bool]:
         several, single = self._columns.completions, self._columns.completion
-        name = several if rows.find(row, single) is rows.MISSING and several in row else single
+        held = [name for name in (single, several) if rows.find(row, name) not in (rows.MISSING, None)]
+        if len(held) > 1:
+            raise DataError(
+                f"{place} has both {single} and {several}; name the one that holds the candidates in {WHERE}.columns, "
+                "and give the other (completion or completions) a name that no column has"
+            )
+        name = several if held == [several] or (rows.find(row, single) is rows.MISSING and several in row) else single
         value = rows.column(row, name, place, f"{WHERE}.columns.completion names the candidate's text")
         is_list = isinstance(value, list | tuple) and (name == several or not _is_turn(value))
         texts = list(value) if is_list else [value]
@@ -206,7 +213,7 @@ class _Reading:
         )
 
     def _finish(self, value: Any, place: str) -> FinishReason:
-        if value is rows.MISSING or value is None:
+        if value is rows.MISSING or value in (None, ""):  # an empty cell of CSV
             return "stop_token"
         if not isinstance(value, str) or value not in FINISHES:
             raise DataError(

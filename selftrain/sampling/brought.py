@@ -27,8 +27,8 @@ class BroughtSampler:
     """Gives the first candidates of each prompt, in the order in which they are held. `digest` stands for all."""
 
     def __init__(self, held: Held, texts: Texts, digest: str) -> None:
-        self.held = held
-        self._texts, self._digest = texts, digest
+        self.held, self.digest = held, digest
+        self._texts = texts
 
     @property
     def context_length(self) -> None:
@@ -47,7 +47,7 @@ class BroughtSampler:
         found: list[Candidate] = []
         for position, (prompt, names) in enumerate(zip(block.prompts, block.candidate_ids, strict=True)):
             written = list(islice(self.held.of(prompt.id), len(names)))
-            found += self._texts.candidates(block, position, written, self._digest)
+            found += self._texts.candidates(block, position, written, self.digest)
         return tuple(found)
 
     def close(self) -> None:

@@ -201,10 +201,12 @@ def check(config: ScoreConfig, base: Path | None = None) -> None:
 
 def check_scorers(scorers: Iterable[ScorerConfig], base: Path | None = None) -> None:
     """As `check`, of scorers listed elsewhere (`evaluate.retention_scorers`)."""
-    from selftrain.scoring.checking import check_scorer
+    from selftrain.scoring.checking import check_scorer, check_together
 
+    scorers = tuple(scorers)
     for scorer in scorers:
         check_scorer(scorer, base)
+    check_together(scorers)
 
 
 def part_names(scorers: Iterable[ScorerConfig]) -> list[str]:

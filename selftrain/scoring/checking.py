@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
@@ -56,6 +56,44 @@ def check_scorer(scorer: ScorerConfig, base: Path | None) -> None:
         from selftrain.scoring.gym import require_installed
 
         require_installed()
+
+
+def check_together(scorers: Sequence[ScorerConfig]) -> None:
+    """Raise ConfigError where what a gate, or an extraction, refuses would be worth more than what is judged: its value
+    is 0, and that of a scorer with a weight may be less."""
+    for one in scorers:
+        if not one.weight or (remedy := _above_zero(one)) is None:
+            continue
+        gates = (other for other in scorers if other.gate and _meet(one, other))
+        refusing = next((f"the gate {other.name}" for other in gates if other is not one), None)
+        if refusing is None and one.extract.by != "whole":
+            refusing = f"its extract ({one.extract.by})"
+        if refusing is not None:
+            raise ConfigError(
+                f"score.scorers: {one.name} may give less than 0, and what {refusing} refuses has value 0: that would "
+                f"be chosen before answers that passed; {remedy}"
+            )
+
+
+def _meet(one: ScorerConfig, other: ScorerConfig) -> bool:
+    """Whether any task has both."""
+    return not one.tasks or not other.tasks or bool(set(one.tasks) & set(other.tasks))
+
+
+def _above_zero(scorer: ScorerConfig) -> str | None:
+    """What to do so that the scorer gives nothing under 0; None where it gives nothing under 0, or nobody knows."""
+    params = scorer.params
+    if scorer.name == "given":
+        minimum = params.get("minimum")
+        return None if minimum is not None and minimum >= 0 else "set minimum: 0 in its params, or a filter on its rows"
+    if scorer.name != "reward_model" or params.get("pairwise"):
+        return None
+    if params.get("output") != "probability":
+        return "set output: probability in its params, which keeps the order"
+    moved = any(isinstance(one, Mapping) and {"scale", "shift"} & one.keys() for one in params.get("models") or ())
+    if moved or params.get("combine") == "uncertainty":
+        return "leave out scale, shift and combine: uncertainty, which can take a probability below 0"
+    return None
 
 
 def _check_params(scorer: ScorerConfig) -> None:

@@ -93,6 +93,16 @@ def vote(kinds: Sequence[int | None], rules: Rules, shown: Callable[[int], str] 
     return Majority(winner, share, f"the majority: {said}")
 
 
+_Kind: TypeAlias = tuple[int | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why an answer could not be compared with others, through no fault of its own."""
+
+    error: str
+
+
 class MajorityJudge:
     """A Judge. `answers` takes the answer out of each text: it gives a Verdict whose `answer` that is, or None."""
 
@@ -115,7 +125,7 @@ class MajorityJudge:
         if not asked:
             return []
         asked_of = replace(prompt, reference=None, completion=None, metadata={})
-        found = self._answers.judge(asked_of, asked)
+        found = list(self._answers.judge(asked_of, asked))
         voters = [
             index
             for index, (one, taken) in enumerate(zip(asked, found, strict=True))
@@ -124,8 +134,11 @@ class MajorityJudge:
         kinds: list[int | None] = [None] * len(asked)
         answers = [one.answer for one in found]
         of_voters = self._kinds(asked_of, [str(answers[index]) for index in voters])
-        for index, (kind, answer) in zip(voters, of_voters, strict=True):
-            kinds[index], answers[index] = kind, answer
+        for index, one in zip(voters, of_voters, strict=True):
+            if isinstance(one, _Failed):
+                found[index] = Verdict(None, error=f"its answer could not be compared: {one.error}")
+            else:
+                kinds[index], answers[index] = one
         names = _names(kinds, answers)
         result = vote(kinds, self._rules, lambda kind: repr(_cut(names[kind])))
         verdicts = [
@@ -134,7 +147,7 @@ class MajorityJudge:
         verdicts[0] = replace(verdicts[0], extras={**verdicts[0].extras, **_counted(result)})
         return verdicts
 
-    def _kinds(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[int | None, str]]:
+    def _kinds(self, prompt: Prompt, texts: Sequence[str]) -> list[_Kind | _Failed]:
         """The kind of each answer, equal ones having the same (None: it cannot be read), and how it is written."""
         if self._rules.normalise == "math":
             return self._kinds_of_expressions(prompt, texts)
@@ -143,22 +156,32 @@ class MajorityJudge:
         numbers = {key: number for number, key in enumerate(dict.fromkeys(key for key in keys if key is not None))}
         return [(None if key is None else numbers[key], text) for key, text in zip(keys, texts, strict=True)]
 
-    def _kinds_of_expressions(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[int | None, str]]:
-        """Each distinct text is compared with the first text of each kind so far, the earliest kinds first."""
+    def _kinds_of_expressions(self, prompt: Prompt, texts: Sequence[str]) -> list[_Kind | _Failed]:
+        """Each distinct text is compared with the first text of each kind so far, the earliest kinds first. Where the
+        machine failed, nobody knows which kind it is."""
         assert self._comparing is not None
-        kind_of: dict[str, tuple[int | None, str]] = {}
+        kind_of: dict[str, _Kind | _Failed] = {}
         left = list(dict.fromkeys(texts))
         number = 0
         while left:
             first = left[0]
             likeness = self._comparing.judge(replace(prompt, reference=first), [_as_asked(text) for text in left])
+            failed = {
+                text: _Failed(one.error or "no value")
+                for text, one in zip(left, likeness, strict=True)
+                if one.value is None
+            }
+            kind_of |= failed
+            if first in failed:  # the others are compared with the next
+                left = [text for text in left if text not in failed]
+                continue
             if likeness[0].value != 1.0:  # not even itself: it cannot be read
                 kind_of[first] = None, first
-                left = left[1:]
+                left = [text for text in left[1:] if text not in failed]
                 continue
             alike = {text for text, one in zip(left, likeness, strict=True) if one.value == 1.0}
             kind_of |= dict.fromkeys(alike, (number, likeness[0].answer or first))
-            left, number = [text for text in left if text not in alike], number + 1
+            left, number = [text for text in left if text not in alike and text not in failed], number + 1
         return [kind_of[text] for text in texts]
 
     def check_references(self, prompts: Iterable[Prompt]) -> None:
@@ -188,8 +211,11 @@ class WholeAnswers:
 def same_expression(text: str, reference: str) -> Verdict:
     """Whether two answers are the same by the scorer `math`, each in the place of the reference: `2+3`, which is right
     where the reference has that form, is not the same as 5."""
-    verdict = math(text, reference)
-    return verdict if verdict.value != 1.0 or text == reference else math(reference, text)
+    try:
+        verdict = math(text, reference)
+        return verdict if verdict.value != 1.0 or text == reference else math(reference, text)
+    except Exception as error:  # of what a candidate wrote, on either side
+        return Verdict(0.0, explanation=f"one of the two cannot be read: {type(error).__name__}: {error}")
 
 
 def _text_of(text: str) -> str | None:

@@ -33,6 +33,8 @@ NEEDS = {
 }
 """The package of each kind, and the extra that brings it."""
 _READ_TOGETHER = 512
+# 1 - 16 / 50 is a little under 0.68 in binary.
+_ROUNDING = 1e-9
 
 Compare = Callable[[Sequence[str], Sequence[int]], "Similar"]
 """From texts, and their numbers from the best one down, who leaves."""
@@ -88,7 +90,7 @@ def _of_prompt(config: SelectConfig, compare: Compare) -> Step:
 
 def _why(other: str, similarity: float) -> str:
     # Rounded down: 0.8 is not 1.000, and what was under the threshold never reads as if it had reached it.
-    return f"nearly the same as {other} ({int(similarity * 1000) / 1000:.3f})"
+    return f"nearly the same as {other} ({int((similarity + _ROUNDING) * 1000) / 1000:.3f})"
 
 
 def _by_minhash(knobs: NearDuplicatesConfig) -> Compare:
@@ -126,7 +128,7 @@ def _by_ratio(knobs: NearDuplicatesConfig) -> Compare:
                 others = [texts[other] for other in stay]
                 similarities = cdist([texts[one]], others, scorer=Indel.normalized_similarity, dtype=np.float64)[0]
                 best = int(similarities.argmax())
-                if similarities[best] >= knobs.threshold:
+                if similarities[best] >= knobs.threshold - _ROUNDING:
                     found[one] = stay[best], float(similarities[best])
                     continue
             stay.append(one)

@@ -38,12 +38,16 @@ def unfinished(config: SelectConfig) -> Step:
 
 
 def unanswered(rows: Sequence[Row]) -> Mapping[str, str]:
-    """Those whose tokens are all reasoning, which never ended: with `train_on` answer nothing is left to train on."""
-    return {
-        candidate.id: "no answer to train on"
-        for candidate, _ in rows
-        if candidate.reasoning_tokens >= len(candidate.completion_token_ids)
-    }
+    """Those whose tokens are all reasoning, which never ended: with `train_on` answer nothing is left to train on.
+
+    Of what has no tokens the text says it; one that cannot be written in tokens leaves at the step of lengths.
+    """
+
+    def is_unanswered(one: Candidate) -> bool:
+        num_tokens = len(one.completion_token_ids)
+        return one.reasoning_tokens >= num_tokens if num_tokens else one.reasoning is not None and not one.text
+
+    return {candidate.id: "no answer to train on" for candidate, _ in rows if is_unanswered(candidate)}
 
 
 def wrong_length(config: SelectConfig) -> Step:

@@ -98,6 +98,7 @@ def test_the_figures_of_a_verifier_that_knows_and_a_policy_that_errs() -> None:
         "test, round 3: the best of 3 samples by the verifier is right in 100.0%, any of them in 33.3%: +66.7 points "
     )
     assert "against the majority of 3 +100.0 points" in said
+    assert "paired over 40 prompts" in said, "the one with a single answer is left out"
     assert "prefers the right one in 100.0%, the policy's own likelihood in 0.0%" in said
 
 

@@ -122,6 +122,21 @@ def test_a_single_prompt_and_two_seeds_have_bounds_within_what_can_be() -> None:
     assert (found.mean, found.over_both.low, found.over_both.high) == (0.5, -1.0, 1.0)
 
 
+def test_rewards_of_other_seeds_may_be_beyond_all_that_were_seen() -> None:
+    low = by_prompt([-3.0 - number / 100 for number in range(40)])
+    high = by_prompt([4.0 + number / 100 for number in range(40)])
+    figures = [math.fsum(one.values()) / 40 for one in (low, high)]
+    half = float(student.ppf(0.975, 1)) * abs(figures[1] - figures[0]) / 2
+    found = level("main", {0: low, 1: high}, figure="value", resamples=200)
+    assert found.over_seeds is not None
+    bounds = (found.over_seeds.low, found.over_seeds.high)
+    assert bounds == (pytest.approx(found.mean - half), pytest.approx(found.mean + half))
+    start = {0: dict.fromkeys(low, 0.0), 1: dict.fromkeys(high, 0.0)}
+    gained = gain("round 0", {0: low, 1: high}, start, figure="value", resamples=200)
+    assert gained.over_seeds is not None
+    assert (gained.over_seeds.low, gained.over_seeds.high) == pytest.approx(bounds)
+
+
 def test_the_verdict_says_every_figure_of_all_seeds_in_words() -> None:
     runs = [run(0, right(60), weak=right(40)), run(1, right(66), weak=right(41)), run(2, right(63), weak=right(45))]
     found = verdict(runs, overrides={"weak": {"sample.temperature": 1.2}})

@@ -28,11 +28,13 @@ def answered(rows: Sequence[tuple[str, float | None]], kept: Sequence[int], **ch
     return Answered(Group(make_prompt("p"), tuple(candidates), scores), survivors)
 
 
-def found(of: Answered, kind: Kind = "best_worst", limit: int = 1) -> list[tuple[str, str]]:
+def found(of: Answered, kind: Kind = "best_worst", limit: int = 1, barred: Sequence[str] = ()) -> list[tuple[str, str]]:
     def as_example(candidate: Candidate, score: Score) -> Example:
         return Example(of.group.prompt, candidate.text, candidate.id, score.value, "", None)
 
-    made = pairs(of, kind, limit=limit, finish_reasons=ENDED, as_example=as_example)
+    made = pairs(
+        of, kind, limit=limit, finish_reasons=ENDED, as_example=as_example, is_barred=lambda one: one.text in barred
+    )
     return [(one.chosen.completion, one.rejected.completion) for one in made]
 
 
@@ -43,6 +45,10 @@ def test_the_best_survivor_is_paired_with_the_worst_candidate() -> None:
     assert found(answered(ROWS, [0, 1])) == [("good", "bad")]
     assert found(answered(ROWS, [1])) == [("fair", "bad")], "what was not kept is not chosen, however good"
     assert found(answered(ROWS, [])) == []
+
+
+def test_what_is_barred_from_the_data_set_is_not_rejected_in_it() -> None:
+    assert found(answered(ROWS, [0]), barred=["bad"]) == [("good", "poor")]
 
 
 def test_several_pairs_go_from_the_widest_to_where_the_values_meet() -> None:

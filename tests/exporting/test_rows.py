@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +67,21 @@ def test_rows_are_written_in_groups_and_a_table_without_any_is_not_there(tmp_pat
     with Table(tmp_path, "preference", chat=False, tasks=False):
         pass
     assert sorted(one.name for one in tmp_path.iterdir()) == ["text.jsonl", "text.parquet"]
+
+
+def test_a_row_is_one_line_however_lines_are_told_apart(tmp_path: Path) -> None:
+    text = "a\u2028b\u2029c\x85d\x0be\r\nf\x1cg\0"
+    with Table(tmp_path, "text", chat=False, tasks=False) as table:
+        table.add({**rows.text(TEXT), "text": text})
+    [line] = (tmp_path / "text.jsonl").read_text().splitlines()
+    assert json.loads(line)["text"] == text == pq.read_table(tmp_path / "text.parquet")["text"][0].as_py()
+
+
+def test_of_long_rows_few_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.exporting.writing.CHARACTERS_AT_A_TIME", 2000)
+    with Table(tmp_path, "text", chat=False, tasks=False) as table:
+        for _ in range(3):
+            table.add({**rows.text(TEXT), "text": "x" * 1000})
+    file = pq.ParquetFile(tmp_path / "text.parquet")
+    assert [file.metadata.row_group(one).num_rows for one in range(file.num_row_groups)] == [2, 1]
+    assert len((tmp_path / "text.jsonl").read_text().splitlines()) == 3

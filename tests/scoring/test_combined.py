@@ -25,7 +25,8 @@ def scorer(*scorers: Any, **others: Any) -> CombinedScorer:
 
 
 def test_every_built_in_scorer_is_tried_here_or_in_a_file_of_its_own() -> None:
-    assert set(SCORERS) == {*OF_NUMBERS, "choice", "reasoning_gym", "code"}
+    of_models = {"reward_model", "process_reward_model", "llm_judge"}
+    assert set(SCORERS) == {*OF_NUMBERS, *of_models, "choice", "reasoning_gym", "code", "majority", "given"}
 
 
 @pytest.mark.parametrize("name", OF_NUMBERS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ from groups import make_candidate, make_prompt
 from selftrain.config import ScoreConfig
 from selftrain.errors import ConfigError
 from selftrain.records import Group, Prompt, Score
-from selftrain.scoring import build, part_names, truth_of
+from selftrain.scoring import Asked, Verdict, build, part_names, truth_of
 from selftrain.scoring.combined import CombinedScorer
+from selftrain.scoring.functions import FunctionJudge
 from selftrain.scoring.majority import Rules, vote
 
 PROMPT = make_prompt("p")
@@ -103,6 +104,23 @@ def test_expressions_are_the_same_where_each_is_right_for_the_other() -> None:
         found = scored(scorer, r"so \boxed{0.50}", r"\boxed{1/2}", r"\boxed{3}")
     assert [one.value for one in found] == [1.0, 1.0, 0.0]
     assert found[0].answer == found[1].answer, "votes for one answer are counted together"
+
+
+def test_an_answer_that_the_machine_could_not_compare_is_unscored_and_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = FunctionJudge.judge
+
+    def killed(self: FunctionJudge, prompt: Prompt, asked: Sequence[Asked]) -> list[Verdict]:
+        found = judge(self, prompt, asked)
+        died = Verdict(None, error="the worker died twice (signal 9)")
+        return [died if one.text == "7/2" else verdict for one, verdict in zip(asked, found, strict=True)]
+
+    monkeypatch.setattr(FunctionJudge, "judge", killed)
+    with scorer_of({"name": "majority", "params": {"normalise": "math", "min_agreement_of_all": 0.5}}) as scorer:
+        found = scored(scorer, "7/2", "5", "what?", "5", "7/2")
+    assert [one.value for one in found] == [None, 0.0, 0.0, 0.0, None]
+    assert found[0].error == "its answer could not be compared: the worker died twice (signal 9)"
+    assert found[1].explanation is not None
+    assert "has 2 of 2 votes (5 candidates), under min_agreement_of_all 0.5" in found[1].explanation
 
 
 def test_a_single_answer_is_no_majority_unless_that_is_asked_for() -> None:

@@ -9,10 +9,17 @@ import pytest
 from groups import make_group, make_prompt
 
 from selftrain.config import ScoreConfig, ScorerConfig
-from selftrain.errors import DataError
+from selftrain.errors import ConfigError, DataError
 from selftrain.records import Group, Prompt
 from selftrain.scoring import Asked, Verdict, build
+from selftrain.scoring.checking import check_together
 from selftrain.scoring.combined import CombinedScorer, Part
+
+GATE = {"name": "exact", "gate": True, "weight": 0}
+
+
+def reward(**params: Any) -> dict[str, Any]:
+    return {"name": "reward_model", "params": {"model": "some/model", **params}}
 
 
 class Counted:
@@ -99,7 +106,7 @@ def test_a_part_of_weight_0_is_only_looked_at() -> None:
 def test_nobody_is_asked_about_candidates_that_are_all_stopped() -> None:
     scorer, calls = combined(("gate", {"a": 0.0}, {"gate": True}), ("later", {}, {}))
     assert scorer.score(make_group(["a", "a"]))[1].value == 0.0
-    assert calls == [("gate", ["a", "a"]), ("later", [])]
+    assert calls == [("gate", ["a", "a"])]
 
 
 def of_task(task: str | None, texts: list[str]) -> Group:
@@ -159,3 +166,32 @@ def test_one_answer_is_explained_for_a_person() -> None:
         "regex: the pattern occurs 10 times, and exactly one is wanted (take: only); "
         "numeric: answer '57' (from \\boxed{}); the number '57' is the reference's"
     )
+
+
+@pytest.mark.parametrize(
+    ("scorers", "why"),
+    [
+        ([GATE, reward()], "reward_model may give less than 0, and what the gate exact refuses has value 0"),
+        ([GATE, reward(output="probability", combine="uncertainty", model=None, models=["a", "b"])], "leave out scale"),
+        ([GATE, {"name": "given", "params": {"column": "stars"}}], "set minimum: 0 in its params"),
+        ([{**reward(), "extract": {"tag": "answer"}}], "what its extract .tag. refuses has value 0"),
+    ],
+)
+def test_a_gate_before_values_under_zero_is_refused(scorers: list[Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        check_together(ScoreConfig(scorers=scorers).scorers)
+
+
+@pytest.mark.parametrize(
+    "scorers",
+    [
+        [GATE, reward(output="probability")],
+        [GATE, reward(pairwise=True)],
+        [GATE, {"name": "given", "params": {"column": "stars", "minimum": 0.0}}],
+        [{**GATE, "tasks": ["sums"]}, "numeric", {**reward(), "tasks": ["poems"]}],
+        [GATE, "numeric", {**reward(), "weight": 0}],
+        [reward(), "exact"],
+    ],
+)
+def test_a_gate_before_values_from_zero_up_is_not(scorers: list[Any]) -> None:
+    check_together(ScoreConfig(scorers=scorers).scorers)

@@ -105,6 +105,8 @@ def test_ratio_is_the_share_of_characters_that_an_edit_leaves() -> None:
     assert in_prompt(["abcd", "abce"], by="ratio", threshold=0.75) == {1: (0, 0.75)}
     assert in_prompt(["abcd", "abce"], by="ratio", threshold=0.76) == {}
     assert in_prompt(["", ""], by="ratio", threshold=1.0) == {1: (0, 1.0)}
+    at_the_bound = ["a" * 25, "a" * 17 + "b" * 8]  # 1 - 16 / 50
+    assert in_prompt(at_the_bound, by="ratio", threshold=0.68) == {1: (0, 0.68)}
 
 
 def test_texts_shorter_than_an_n_gram_are_compared_whole() -> None:

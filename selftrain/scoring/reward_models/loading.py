@@ -35,6 +35,7 @@ _CLASSES: dict[Kind, Any] = {
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SAFE = {"use_safetensors": True, "trust_remote_code": False}
+_HEADS = (".score.weight", ".classifier.weight", ".classifier.out_proj.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Weights:
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
                 model = PeftModel.from_pretrained(model, wanted.adapter).merge_and_unload()  # it is never trained
             heads = [name for name in missing if "lora" not in name]
-            missing = [] if _has_head(wanted.adapter) else heads
+            missing = [] if has_head(wanted.adapter) else heads
         if missing:
             raise ConfigError(
                 f"score.scorers: {wanted.name!r} has no weights for {', '.join(missing[:3])}, which would be random: "
@@ -159,14 +160,12 @@ class Weights:
 
 def labels_of_adapter(folder: Path) -> int:
     """How many labels the head in an adapter's folder has; 1 where there is none."""
-    for name, shape in _shapes(folder).items():
-        if name.endswith((".score.weight", ".classifier.weight", ".out_proj.weight")):
-            return shape[0]
-    return 1
+    return next((shape[0] for name, shape in _shapes(folder).items() if name.endswith(_HEADS)), 1)
 
 
-def _has_head(folder: Path) -> bool:
-    return any(name.endswith((".score.weight", ".classifier.weight")) for name in _shapes(folder))
+def has_head(folder: Path) -> bool:
+    """Whether an adapter's folder holds the head too."""
+    return any(name.endswith(_HEADS) for name in _shapes(folder))
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +32,7 @@ class Settings:
     system: str | None
     output: Output
     good_label: int
-    max_batch_tokens: int
+    max_batch_tokens: int | None
     device: str
     dtype: str
     template: str = PAIR
@@ -76,34 +77,37 @@ class Member:
 
     def of_answers(self, asked: Sequence[tuple[Prompt, str]]) -> list[float | str]:
         """The number for each answer to its prompt, or why there is none."""
-        tokenizer = self.reader.weights.tokenizer
-        knobs = self.settings
-        return self.of_rows([render(tokenizer, knobs.reads, prompt, text, knobs.system) for prompt, text in asked])
+        weights, knobs = self.reader.weights, self.settings
+        with weights.lock:  # a tokenizer may be changed by its first call, and several threads may ask
+            rows = [render(weights.tokenizer, knobs.reads, prompt, text, knobs.system) for prompt, text in asked]
+        return self.of_rows(rows, [prompt.id for prompt, _ in asked])
 
     def of_pairs(self, asked: Sequence[tuple[Prompt, str, str]]) -> list[float | str]:
         """The log-odds that the first answer to a prompt is better than the second, or why there are none."""
-        tokenizer = self.reader.weights.tokenizer
+        weights = self.reader.weights
+        tokenizer, marks = weights.tokenizer, marks_of(self.settings.template)
 
         def row(prompt: Prompt, first: str, second: str) -> Row:
-            fields = {"first": first, "second": second}
-            text = self.settings.template.replace("{prompt}", prompt.question)
-            for name, one in fields.items():
-                text = text.replace(f"{{{name}}}", without_special(tokenizer, one), 1)
+            answers = (without_special(tokenizer, one, *marks) for one in (first, second))
+            fields = dict(zip(("first", "second"), answers, strict=True))
+            text = filled(self.settings.template, {"prompt": prompt.question, **fields})
             if tokenizer.chat_template is None or self.settings.reads == "text":
                 return Row(text_ids(tokenizer, text))
             system = [{"role": "system", "content": self.settings.system}] if self.settings.system else []
             return Row(chat_ids(tokenizer, [*system, {"role": "user", "content": text}]))
 
-        return self.of_rows([row(*one) for one in asked])
+        with weights.lock:
+            rows = [row(*one) for one in asked]
+        return self.of_rows(rows, [prompt.id for prompt, _, _ in asked])
 
-    def of_rows(self, rows: Sequence[Row]) -> list[float | str]:
-        """The number for each row, or why there is none."""
+    def of_rows(self, rows: Sequence[Row], prompts: Sequence[str]) -> list[float | str]:
+        """The number for each row, which belongs to that prompt, or why there is none."""
         weights = self.reader.weights
         with weights.lock:
             context = weights.context_length
             wrong = {number: self._too_long(row, context) for number, row in enumerate(rows)}
-            fitting = [row for number, row in enumerate(rows) if wrong[number] is None]
-            found = iter(self.reader.read(fitting))
+            fitting = [number for number in range(len(rows)) if wrong[number] is None]
+            found = iter(self.reader.read([rows[one] for one in fitting], [prompts[one] for one in fitting]))
             return [wrong[number] or self._number(next(found)[0]) for number in range(len(rows))]
 
     def release(self) -> None:
@@ -123,6 +127,19 @@ class Member:
         output = raw if self.settings.output == "raw" else sigmoid(raw)
         number = self._scale * (output + self._shift)
         return number if math.isfinite(number) else f"reward model {self.name} gave {number}"
+
+
+def marks_of(template: str) -> list[str]:
+    """The words by which a pairwise template tells the answers apart: an answer that wrote `Second answer:` would put
+    words of its own in the other's place."""
+    return [one.strip() for one in re.split(r"\{(?:prompt|first|second)\}", template) if any(map(str.isalpha, one))]
+
+
+def filled(template: str, fields: Mapping[str, str]) -> str:
+    """The template with its {fields}, in one pass: what is put in is not looked into, or an answer that writes
+    `{second}` would speak with the other one's words."""
+    holes = re.compile("|".join(re.escape(f"{{{name}}}") for name in fields))
+    return holes.sub(lambda hole: fields[hole[0][1:-1]], template)
 
 
 def raw_output(logits: Sequence[float], good_label: int, what: str) -> float:

@@ -17,8 +17,9 @@ def win_rates(member: Member, block: Sequence[tuple[Prompt, Sequence[str]]]) -> 
     the better one; equal answers share it, and where there is no other one it is 0.5.
 
     Every pair is read in both orders, and the probability is the mean of both, so that a model's liking for the first
-    place cancels: p(i over j) = (s(i, j) + 1 - s(j, i)) / 2, where s is the sigmoid of the model's output. An answer
-    one of whose pairs could not be read has the reason instead.
+    place cancels: p(i over j) = (s(i, j) + 1 - s(j, i)) / 2, where s is the sigmoid of the model's output. A pair that
+    could not be read, as where one of them is too long, counts for neither; an answer without any other pair has the
+    reason instead.
     """
     distinct = [list(dict.fromkeys(answers)) for _, answers in block]
     pairs = [
@@ -40,12 +41,13 @@ def win_rates(member: Member, block: Sequence[tuple[Prompt, Sequence[str]]]) -> 
 
 
 def _rate(odds: dict[tuple[int, int, int], float | str], number: int, one: int, count: int) -> float | str:
-    wins = []
+    wins, why = list[float](), None
     for other in range(count):
         if other == one:
             continue
         ahead, behind = odds[number, one, other], odds[number, other, one]
         if isinstance(ahead, str) or isinstance(behind, str):
-            return ahead if isinstance(ahead, str) else str(behind)
+            why = why or (ahead if isinstance(ahead, str) else str(behind))
+            continue
         wins.append((sigmoid(ahead) + 1.0 - sigmoid(behind)) / 2.0)
-    return math.fsum(wins) / len(wins) if wins else ALONE
+    return math.fsum(wins) / len(wins) if wins else why or ALONE

@@ -9,39 +9,53 @@ do, an answer's own last token could be taken for padding: then rows are padded 
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from selftrain.errors import PhaseError
 from selftrain.scoring.reward_models.loading import Weights
 from selftrain.scoring.reward_models.rendering import Row
+
+ON_CPU = 1 << 8
+ELSEWHERE = 1 << 14
+# What rows share is read once if that saves as many tokens: a call of its own reads all weights again.
+SAVING_PAYS_ON_CPU = 64
+SAVING_PAYS_ELSEWHERE = 2048
 
 Vectors = tuple[tuple[float, ...], ...]
 
 
 class Reader:
     """Reads rows with one model. `max_batch_tokens`, padding included, is lowered for good where memory runs out: the
-    rows at hand are then all read again, so that their numbers do not depend on where it did. `columns` are the tokens
-    of a causal model's vocabulary whose logits are wanted."""
+    rows at hand are then all read again, so that their numbers do not depend on where it did; None: 256 on a CPU,
+    whose caches larger batches leave, and 16,384 elsewhere. `columns` are the tokens of a causal model's vocabulary
+    whose logits are wanted."""
 
-    def __init__(self, weights: Weights, max_batch_tokens: int, columns: Sequence[int] = ()) -> None:
+    def __init__(self, weights: Weights, max_batch_tokens: int | None, columns: Sequence[int] = ()) -> None:
         self.weights, self._columns = weights, tuple(columns)
-        self.max_batch_tokens = max_batch_tokens
+        is_cpu = weights.device.type == "cpu"
+        self.max_batch_tokens = max_batch_tokens or (ON_CPU if is_cpu else ELSEWHERE)
+        self._saving_pays = SAVING_PAYS_ON_CPU if is_cpu else SAVING_PAYS_ELSEWHERE
 
-    def read(self, rows: Sequence[Row]) -> list[Vectors]:
+    def read(self, rows: Sequence[Row], prompts: Sequence[str] | None = None) -> list[Vectors]:
         """The logits of each row, in order: one vector for all of it, or one for each position that it wants.
 
-        Equal rows are read once; batches depend on the rows alone, not on their order. PhaseError: a single row does
-        not fit into memory.
+        Equal rows are read once. What rows of one of `prompts` (one name per row) begin with alike is read once too,
+        where that saves more than a call of its own costs. Batches depend on the rows and prompts alone, not on their
+        order. PhaseError: a single row does not fit into memory.
         """
-        distinct = sorted(set(rows), key=lambda row: (-len(row.ids), row))
         while True:
             try:
-                found = {row: one for batch in self._batches(distinct) for row, one in self._read(batch)}
+                found = {row: one for batch in self._batches(rows, prompts) for row, one in self._read(batch)}
             except _DoesNotFit as error:
                 if error.rows == 1:
                     raise PhaseError(
@@ -54,23 +68,75 @@ class Reader:
                 continue
             return [found[row] for row in rows]
 
-    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def _batches(self, rows: Sequence[Row], prompts: Sequence[str] | None) -> Iterator[_Batch]:
+        """Those that share a beginning, by prompt, and then all others."""
+        alone = dict.fromkeys(rows)
+        if prompts is not None and self._can_share:
+            by_prompt: dict[str, dict[Row, None]] = {}
+            for row, prompt in zip(rows, prompts, strict=True):
+                by_prompt.setdefault(prompt, {})[row] = None
+            for of_prompt in sorted(map(sorted, by_prompt.values())):
+                shared = _beginning(of_prompt)
+                if shared * (len(of_prompt) - 1) >= self._saving_pays:
+                    yield from self._of_length(of_prompt, shared)
+                    alone = {row: None for row in alone if row not in set(of_prompt)}
+        yield from self._of_length(list(alone), 0)
+
+    def _of_length(self, rows: Sequence[Row], shared: int) -> Iterator[_Batch]:
         """Longest first, so that what does not fit is found at once."""
-        start = 0
+        rows, start = sorted(rows, key=lambda row: (-len(row.ids), row)), 0
         while start < len(rows):
-            size = max(1, self.max_batch_tokens // max(1, len(rows[start].ids)))
-            yield list(rows[start : start + size])
+            size = max(1, self.max_batch_tokens // max(1, len(rows[start].ids) - shared))
+            yield _Batch(tuple(rows[start : start + size]), shared)
             start += size
 
-    def _read(self, batch: Sequence[Row]) -> list[tuple[Row, Vectors]]:
+    def _read(self, batch: _Batch) -> list[tuple[Row, Vectors]]:
         does_not_fit = None
         try:
-            return list(zip(batch, forward(self.weights, batch, self._columns), strict=True))
+            return list(zip(batch.rows, forward(self.weights, batch.rows, self._columns, batch.shared), strict=True))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_of_memory(error):
                 raise
-            does_not_fit = _DoesNotFit(len(batch), len(batch[0].ids))
+            does_not_fit = _DoesNotFit(len(batch.rows), len(batch.rows[0].ids) - batch.shared)
         raise does_not_fit  # outside of `except`, whose error holds on to the batch's tensors
+
+    @cached_property
+    def _can_share(self) -> bool:
+        """Whether the model reads from left to right and can go on from what it has read. A sliding window counts
+        columns, padding included, and recurrent layers have none."""
+        model = self.weights.model
+        config = model.config.get_text_config()
+        knobs = vars(config)
+        kinds = set(knobs.get("layer_types") or ()) or {"full_attention"}
+        windowed = "layer_types" not in knobs and knobs.get("sliding_window") is not None
+        return (
+            self.weights.wanted.kind == "sequence"
+            and "past_key_values" in inspect.signature(model.forward).parameters
+            and not model.config.is_encoder_decoder
+            and not knobs.get("use_bidirectional_attention")
+            and knobs.get("is_causal", True) is not False
+            and kinds == {"full_attention"}
+            and not windowed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows to be read at once, whose first `shared` ids are the same and are read once."""
+
+    rows: tuple[Row, ...]
+    shared: int
+
+
+def _beginning(rows: Sequence[Row]) -> int:
+    """How many leading ids all of them share; of each, at least two are left, unlike each other, so that a model that
+    takes the last token that is no padding finds one."""
+    columns = zip(*(row.ids for row in rows), strict=False)
+    common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    for row in rows:
+        while common and len(set(row.ids[common:])) < 2:
+            common -= 1
+    return 0 if any(row.type_ids for row in rows) else common
 
 
 class _DoesNotFit(Exception):  # noqa: N818
@@ -90,21 +156,28 @@ def _free_memory() -> None:
 
 
 @torch.inference_mode()
-def forward(weights: Weights, batch: Sequence[Row], columns: Sequence[int] = ()) -> list[Vectors]:
-    """One batch, padded on the right to its longest row."""
+def forward(weights: Weights, batch: Sequence[Row], columns: Sequence[int] = (), shared: int = 0) -> list[Vectors]:
+    """One batch, padded on the right to its longest row; the first `shared` ids, alike in all rows, are read once."""
     model = weights.model
     longest = max(len(row.ids) for row in batch)
     with _padding(model, batch) as pad:
-        inputs = {
-            "input_ids": _padded([row.ids for row in batch], longest, pad),
+        inputs: dict[str, Any] = {
+            "input_ids": _padded([row.ids[shared:] for row in batch], longest - shared, pad),
             "attention_mask": _padded([(1,) * len(row.ids) for row in batch], longest, 0),
         }
         if batch[0].type_ids:
             inputs["token_type_ids"] = _padded([row.type_ids for row in batch], longest, 0)
+        if shared:
+            cache = DynamicCache(config=model.config)
+            before = torch.tensor([batch[0].ids[:shared]], device=weights.device)
+            model(input_ids=before, past_key_values=cache, use_cache=True)
+            cache.batch_repeat_interleave(len(batch))
+            inputs |= {"past_key_values": cache, "use_cache": True}
         wanted = sorted({position for row in batch for position in row.at}) if columns else range(longest)
         if columns:  # of a whole vocabulary, only where somebody looks
             inputs["logits_to_keep"] = torch.tensor(wanted)
-        logits = model(**{name: one.to(weights.device) for name, one in inputs.items()}).logits
+        moved = {name: one.to(weights.device) if isinstance(one, Tensor) else one for name, one in inputs.items()}
+        logits = model(**moved).logits
     if logits.dim() == 2:
         return [(tuple(one),) for one in logits.float().tolist()]
     place = {position: number for number, position in enumerate(wanted)}

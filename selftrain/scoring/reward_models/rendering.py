@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from selftrain.errors import ConfigError
 from selftrain.records import Prompt
 
 Reads = Literal["auto", "chat", "pair", "text"]
@@ -57,8 +58,22 @@ def text_of(prompt: Prompt, system: str | None) -> str:
 
 
 def chat_ids(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[int, ...]:
-    """The conversation by the tokenizer's own chat template."""
-    return tuple(tokenizer.apply_chat_template(messages, return_dict=False))
+    """The conversation by the tokenizer's own chat template. ConfigError: the template takes no such conversation."""
+    return by_template(tokenizer, messages)
+
+
+def by_template(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> tuple[int, ...]:
+    """As `chat_ids`, with `options` for the template."""
+    from jinja2 import TemplateError
+
+    try:
+        return tuple(tokenizer.apply_chat_template(messages, return_dict=False, **options))
+    except TemplateError as error:
+        roles = ", ".join(one["role"] for one in messages)
+        raise ConfigError(
+            f"score.scorers: the reward model's chat template does not take a conversation of {roles}: {error}; set "
+            "reads: text in its params, or leave the system message out of the prompts"
+        ) from error
 
 
 def text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -68,11 +83,11 @@ def text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return ids if eos is None or (ids and ids[-1] == eos) else (*ids, eos)
 
 
-def without_special(tokenizer: Any, text: str) -> str:
-    """The text without the special tokens that it spells out."""
+def without_special(tokenizer: Any, text: str, *marks: str) -> str:
+    """The text without the special tokens that it spells out, nor any of `marks`."""
     # Templates use special tokens that have no name among eos, pad and the like.
     added = {one.content for one in tokenizer.added_tokens_decoder.values() if one.special}
-    known = sorted({*added, *tokenizer.all_special_tokens} - {""}, key=len, reverse=True)
+    known = sorted({*added, *tokenizer.all_special_tokens, *marks} - {""}, key=lambda one: (-len(one), one))
     while True:  # what is left may make another one
         before = text
         for token in known:

@@ -27,7 +27,6 @@ from selftrain.whereabouts import snapshot
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Size = Annotated[int, Field(ge=1)]
 Label = Annotated[int, Field(ge=0)]
-MAX_BATCH_TOKENS = 8192
 
 
 class OneOf(TypedDict, total=False):
@@ -59,7 +58,7 @@ def reward_model(
     system: str | None = None,
     output: Output = "raw",
     good_label: Label = 1,
-    max_batch_tokens: Size = MAX_BATCH_TOKENS,
+    max_batch_tokens: Size | None = None,
     dtype: Dtype = "auto",
     device: str | None = None,
 ) -> RewardModels:
@@ -79,8 +78,9 @@ def reward_model(
     first is better; the value is the mean probability of being better than the prompt's other distinct answers, both
     orders read. It tells nothing of a prompt's only answer, which gets 0.5.
 
-    `max_batch_tokens`: of one batch, padding included; halved where memory runs out. Values depend on it in their last
-    bits. `dtype`: `auto` is float32 on a CPU and bfloat16 elsewhere. `device`: null is the policy's.
+    `max_batch_tokens`: of one batch, padding included (null: 256 on a CPU, 16,384 elsewhere); halved where memory
+    runs out. Values depend on it in their last bits. `dtype`: `auto` is float32 on a CPU and bfloat16 elsewhere.
+    `device`: null is the policy's.
     """
     settings = Settings(
         reads, system, output, good_label, max_batch_tokens, device or means.device or "auto", dtype, template or PAIR
@@ -152,16 +152,16 @@ def process_reward_model(
     reads: Literal["chat", "text"] = "text",
     system: str | None = None,
     reduce: Reduce = "min",
-    max_batch_tokens: Size = MAX_BATCH_TOKENS,
+    max_batch_tokens: Size | None = None,
     dtype: Dtype = "auto",
     device: str | None = None,
 ) -> ProcessRewardModel:
     """The probabilities that the steps of an answer are right, reduced to their `min`, `prod`uct, `mean` or `last`.
 
-    An answer's steps are what stands between `split`s. After each the model is shown `step_separator`, and read at its
-    last token: a token classifier (AutoModelForTokenClassification, as TRL's PRMTrainer makes) for the log-odds of
-    `good_label`; with `good_token` and `bad_token`, a causal model for the first token against the second, as
-    Math-Shepherd is read (step_separator " ки", good_token "+", bad_token "-").
+    An answer's steps are what stands between `split`s; one without any has value 0. After each the model is shown
+    `step_separator`, and read at its last token: a token classifier (AutoModelForTokenClassification, as TRL's
+    PRMTrainer makes) for the log-odds of `good_label`; with `good_token` and `bad_token`, a causal model for the first
+    token against the second, as Math-Shepherd is read (step_separator " ки", good_token "+", bad_token "-").
 
     `reads`: `text` shows the prompt as text, `chat` by the model's chat template. The rest as for `reward_model`.
     """

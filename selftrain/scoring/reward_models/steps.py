@@ -18,13 +18,14 @@ from selftrain.errors import ConfigError
 from selftrain.records import Prompt
 from selftrain.scoring import Asked, Verdict
 from selftrain.scoring.reward_models.members import raw_output, sigmoid
-from selftrain.scoring.reward_models.rendering import Row, text_of, turns, without_special
+from selftrain.scoring.reward_models.rendering import Row, by_template, text_of, turns, without_special
 
 if TYPE_CHECKING:
     from selftrain.scoring.reward_models.reading import Reader
 
 Reduce = Literal["min", "prod", "mean", "last"]
 SHOWN = 12
+NO_STEPS = "an answer without any step is worth nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class StepSettings:
     reads: Literal["chat", "text"]
     system: str | None
     reduce: Reduce
-    max_batch_tokens: int
+    max_batch_tokens: int | None
     device: str
     dtype: str
 
@@ -111,15 +112,14 @@ class ProcessRewardModel:
         return Reader(weights, knobs.max_batch_tokens, columns)
 
     def _steps(self, text: str) -> list[str]:
-        """The steps of an answer, blank ones left out; an answer without any is one step. What the answer spells out
-        of the separator is left out of it: only what stands there by right is read."""
-        text = without_special(self._reader.weights.tokenizer, text)
-        if mark := self._settings.step_separator.strip():
-            text = text.replace(mark, "")
-        found = [one.strip() for one in text.split(self._settings.split) if one.strip()]
-        return found or [text.strip()]
+        """The steps of an answer, blank ones left out. What the answer spells out of the separator is left out of it:
+        only what stands there by right is read."""
+        text = without_special(self._reader.weights.tokenizer, text, self._settings.step_separator.strip())
+        return [one.strip() for one in text.split(self._settings.split) if one.strip()]
 
     def _row(self, prompt: Prompt, steps: Sequence[str], context: int) -> Row | str:
+        if not steps:
+            return NO_STEPS
         row = self._joined(prompt, steps) if self._is_causal else self._piecewise(prompt, steps)
         if isinstance(row, Row) and len(row.ids) > context:
             return (
@@ -166,9 +166,11 @@ class ProcessRewardModel:
     def _chat_ids(self, prompt: Prompt) -> tuple[int, ...]:
         tokenizer = self._reader.weights.tokenizer
         messages = turns(prompt, None, self._settings.system)
-        return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        return by_template(tokenizer, messages, add_generation_prompt=True)
 
     def _verdict(self, steps: Sequence[str], read: str | Sequence[Sequence[float]]) -> Verdict:
+        if not steps:  # what the model would say of the prompt alone might be more than of an honest mistake
+            return Verdict(0.0, explanation=NO_STEPS, extras={"steps": []})
         if isinstance(read, str):
             return Verdict(None, error=read)
         knobs = self._settings
