@@ -205,6 +205,9 @@ def test_a_model_that_is_nowhere_or_none_of_embeddings_is_refused_before_a_run(t
     with pytest.raises(ConfigError, match=r"select.near_duplicates.model: there is no './nothing'"):
         near_duplicates.check(knobs(by="embedding", model="./nothing"), tmp_path)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"select.near_duplicates.model: .*is neither a folder with a saved model"):
+        near_duplicates.check(knobs(by="embedding", model="empty"), tmp_path)
+    (tmp_path / "empty/adapter_config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"holds neither modules.json nor config.json"):
         near_duplicates.check(knobs(by="embedding", model="empty"), tmp_path)
     (tmp_path / "foreign").mkdir()
