@@ -32,14 +32,16 @@ CONTENTS = (
 def refusal(key: str, changed: Sequence[str], where: Path, recipe: Path | None = None) -> ConfigError:
     """The error for a change that would alter something already committed. `recipe` is the file at hand, if known."""
     lines = "".join(f"\n  {line}" for line in dict.fromkeys(map(in_words, changed)))
-    recorded = read_json(where / "config.json").get("recipe")
+    begun = read_json(where / "config.json")
+    recorded = begun.get("recipe")
     made = f" (the run was made by {recorded})" if recorded else ""
     if recorded and recipe is not None and str(recipe) != recorded:
         made = f" (the run was made by another recipe, {recorded}, and this is {recipe})"
+    later = "; to change a knob from some round on, give it a list with one value per round"
     return ConfigError(
         f"this change would alter {key}, which is already committed in {where}:{lines}\n"
         f"either undo the change{made}, or start a run of its own with name=NEW, or keep the unaffected part of this "
-        "one in a new run with --fork NEW; to change a knob from some round on, give it a list with one value per round"
+        f"one in a new run with --fork NEW{'' if begun.get('command') == 'curate' else later}"
     )
 
 

@@ -18,6 +18,10 @@ Layers = Annotated[
     list[str] | None,
     typer.Option("--with", help="A config file laid over the recipe; may be repeated.", show_default=False),
 ]
+Fork = Annotated[
+    str | None,
+    typer.Option(help="Start the run NAME from what of this one the changes leave as it was.", metavar="NAME"),
+]
 Unsafe = Annotated[
     bool,
     typer.Option(

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from selftrain import __version__, trying
-from selftrain.arguments import AcceptSandboxChange, Layers, Overrides, Recipe, RunsDir, Unsafe
+from selftrain.arguments import AcceptSandboxChange, Fork, Layers, Overrides, Recipe, RunsDir, Unsafe
 from selftrain.errors import ConfigError, SelftrainError
 
 app = typer.Typer(
@@ -46,10 +46,7 @@ def run(
     overrides: Overrides = None,
     layers: Layers = None,
     runs_dir: RunsDir = Path("runs"),
-    fork: Annotated[
-        str | None,
-        typer.Option(help="Start the run NAME from what of this one the changes leave as it was.", metavar="NAME"),
-    ] = None,
+    fork: Fork = None,
     seeds: Annotated[
         str | None,
         typer.Option(help="One run per seed, then all of them in one table: 0,1,2", metavar="S,S,..."),
@@ -93,6 +90,7 @@ def curate(
         str | None, typer.Option(help="Also upload it to the Hugging Face hub.", metavar="OWNER/NAME")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="The hub's data set is seen by its owner alone.")] = False,
+    fork: Fork = None,
     unsafe_no_sandbox: Unsafe = False,
     accept_sandbox_change: AcceptSandboxChange = False,
 ) -> None:
@@ -106,16 +104,25 @@ def curate(
         overrides=overrides or [],
         runs_dir=runs_dir,
         destination=Destination(out, push_to_hub, private),
+        fork=fork,
         typed=Typed(unsafe_no_sandbox, accept_sandbox_change),
     )
 
 
 @app.command()
-def plan(recipe: Recipe, overrides: Overrides = None, layers: Layers = None, runs_dir: RunsDir = Path("runs")) -> None:
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    layers: Layers = None,
+    runs_dir: RunsDir = Path("runs"),
+    curate: Annotated[
+        bool, typer.Option("--curate", help="What `selftrain curate` does with it: one round, without training.")
+    ] = False,
+) -> None:
     """Show the resolved configuration, where each value comes from, what each round will do, and what it will take."""
     from selftrain.outlook import show_plan
 
-    show_plan(recipe, layers=layers or [], overrides=overrides or [], runs_dir=runs_dir)
+    show_plan(recipe, layers=layers or [], overrides=overrides or [], runs_dir=runs_dir, curates=curate)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
 from selftrain.config import Config
 from selftrain.errors import ConfigError
@@ -35,6 +36,27 @@ class Composed:
     origins: Mapping[str, str]
     folder: Path
     recipe: Path
+
+    def origin(self, key: str) -> str | None:
+        """The layer that set the knob, by itself or with the list, section or short form it came in (`prompts.train`
+        sets `prompts.train.path`); None where it has its default."""
+        named = key
+        while named and named not in self.origins:
+            named = named.rpartition(".")[0]
+        return self.origins[named] if named and (named == key or _is_given(self.config, key)) else None
+
+
+def _is_given(config: Config, key: str) -> bool:
+    """Whether some layer gave a value that came in a list, a section or a short form."""
+    section: Any = config
+    for part in key.split("."):
+        if not isinstance(section, BaseModel):
+            return True
+        name = next((name for name, field in type(section).model_fields.items() if part in (name, field.alias)), part)
+        if name not in section.model_fields_set:
+            return False
+        section = getattr(section, name)
+    return True
 
 
 def shipped(kind: str) -> Path:

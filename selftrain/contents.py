@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from selftrain.errors import ConfigError, DependencyError
 from selftrain.records import Digest, digest
@@ -27,6 +28,8 @@ ADAPTER = "adapter_config.json"
 HUB_SECONDS = 5.0
 # What a folder has one of that holds a model, an adapter, or a model of sentence-transformers.
 _SAVED = ("config.json", ADAPTER, "modules.json")
+_TOKENIZERS = ("tokenizer", "vocab", "spiece", "sentencepiece", "spm")
+_OTHER_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,67 @@ def model_content(name: str, folder: Path, *, revision: str | None = None, what:
     return own if base is None else digest([own, model_content(base, path, what=f"{what}: the base of {name}")])
 
 
+def require_within_reach(name: str, folder: Path, *, revision: str | None = None, what: str = "model") -> None:
+    """DependencyError for a model of the hub that the cache does not have while the hub cannot be asked; otherwise as
+    `place`. A model is then missed before any work, and within seconds."""
+    found = place(name, folder, revision=revision, what=what)
+    if found.on_disk is None and found.revision is None:
+        looked = " and ".join(dict.fromkeys(str(one.absolute()) for one in (folder / name, Path(name).expanduser())))
+        raise DependencyError(
+            f"{what}: there is no folder {name} (looked for {looked}), and the hub, which may have a model of that "
+            "name, cannot be reached; correct the path, or check the network"
+        )
+
+
+def require_generator(name: str, folder: Path, *, revision: str | None = None, what: str = "model") -> None:
+    """ConfigError for a model on this machine that cannot write texts: no tokenizer, a config.json that cannot be read,
+    or one that says that the model has another head. Raises as `place` does; nothing is loaded."""
+    found = place(name, folder, revision=revision, what=what)
+    path = found.on_disk or snapshot(name, found.revision)
+    if (config := saved_config(path, what)) is None:
+        return
+    require_tokenizer(path, what)
+    heads = config.get("architectures") or []
+    if heads and all(str(one).endswith(_OTHER_HEADS) for one in heads):
+        raise ConfigError(
+            f"{what}: {name} is a {heads[0]} (config.json, architectures), which writes no text: the head that does "
+            "would be random; give a model that was trained to (a ...ForCausalLM)"
+        )
+
+
+def saved_config(folder: Path, what: str) -> dict[str, Any] | None:
+    """The config.json of a saved model; None where there is none. ConfigError: it is no mapping, or not of a model."""
+    return _mapping(folder / "config.json", what, "model_type")
+
+
+def require_tokenizer(folder: Path, what: str) -> None:
+    """ConfigError for a folder with a model and no tokenizer. One of the hub's cache may not be fetched yet."""
+    is_cached = folder.parent.name == "snapshots"
+    if folder.is_dir() and not is_cached and not any(one.name.startswith(_TOKENIZERS) for one in folder.iterdir()):
+        raise ConfigError(
+            f"{what}: {folder} holds a model and no tokenizer (no tokenizer.json); save the model's own there too, by "
+            "its save_pretrained"
+        )
+
+
 def base_of_adapter(folder: Path) -> str | None:
-    """The name of the model that an adapter's folder belongs to; None where it is no adapter's, or does not say."""
-    file = folder / ADAPTER
-    return json.loads(file.read_text()).get("base_model_name_or_path") if file.is_file() else None
+    """The name of the model that an adapter's folder belongs to; None where it is no adapter's, or does not say.
+    ConfigError: its config cannot be read."""
+    found = _mapping(folder / ADAPTER, "an adapter's folder")
+    return None if found is None else found.get("base_model_name_or_path")
+
+
+def _mapping(file: Path, what: str, *needed: str) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{what}: {file} cannot be read as JSON ({error}); save the model again") from None
+    if not isinstance(found, dict) or any(name not in found for name in needed):
+        lacking = f" with {' and '.join(needed)}" if needed else ""
+        raise ConfigError(f"{what}: {file} is no mapping{lacking}, so it is not of a saved model; save the model again")
+    return found
 
 
 def folder_digest(folder: Path) -> Digest:

@@ -7,6 +7,7 @@ have changed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,10 +25,12 @@ from selftrain.config import resolved
 from selftrain.drawing import read_groups
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.exporting import hub, publishing
+from selftrain.exporting.columns import Kinds
 from selftrain.exporting.data_set import Counted, Recipe, fill
 from selftrain.exporting.rows import Answered, Example, Speech
 from selftrain.measuring import by_id
 from selftrain.phases import Phases
+from selftrain.preflight import for_curating
 from selftrain.prompts import PromptSets
 from selftrain.records import Candidate, Prompt, Receipt, digest
 from selftrain.sandboxing import NOTHING_TYPED, Typed
@@ -38,7 +41,7 @@ from selftrain.store import RunDirectory, read_json
 from selftrain.summaries import funnel_words, round_rows
 
 ROUND = 1
-LAYOUT = 2
+LAYOUT = 3
 """Of the exported files: another one is another data set."""
 ROWS_AT_A_TIME = 1000
 
@@ -59,9 +62,11 @@ def curate_recipe(
     overrides: Sequence[str],
     runs_dir: Path,
     destination: Destination = Destination(),
+    fork: str | None = None,
     typed: Typed = NOTHING_TYPED,
 ) -> Path:
-    """Start or go on with a curated round, export it, and return the data set's folder.
+    """Start or go on with a curated round, export it, and return the data set's folder. `fork` is the run that takes
+    over what changed knobs leave as it was.
 
     Raises SelftrainError for what a user can mend. Under a launcher every rank calls this; the first one exports.
     """
@@ -69,17 +74,19 @@ def curate_recipe(
         raise ConfigError("--private is for --push-to-hub; leave it out, or say where to push")
     if destination.hub is not None:
         hub.require_name(destination.hub)
-    composed = compose(recipe, layers=layers, overrides=overrides)
+    composed = for_curating(compose(recipe, layers=layers, overrides=overrides))
     if destination.out is not None:
-        publishing.require_place(destination.out, runs_dir / composed.config.name)
+        publishing.require_place(destination.out, runs_dir / (fork or composed.config.name))
     command = describing.command_words(composed, layers, overrides)
     with (
         joined(composed.config) as world,
-        under_way(world, composed, runs_dir=runs_dir, typed=typed, command="curate") as phases,
+        under_way(world, composed, runs_dir=runs_dir, typed=typed, fork=fork, command="curate") as phases,
     ):
         main = next(arms_of(phases.config))
         main.policies[0] = phases.rooms.base_policy
         folder = destination.out or phases.run.path / publishing.FOLDER
+        if dropped := phases.prompts.train.num_overlapping:
+            phases.terminal.info(f"not asked, as held out too: {_many(dropped, 'training prompt')}")
         scored = phases.gather(main, ROUND, main.policies[0])
         assert scored is not None, "main samples"
         survivors = phases.select(main, ROUND, scored)
@@ -125,6 +132,19 @@ class Curated:
             for group in groups:
                 yield Answered(group, {one.id: why[one.id] for one in group.candidates if one.id in why})
         kept.require_used_up(self.survivors)
+
+    def columns(self, wanted: Sequence[str], check: Callable[[], None]) -> describing.Columns:
+        """What the candidates of a file bring beside their texts: who wrote them, and the wanted columns."""
+        writers, own = Kinds(describing.WRITERS), Kinds(wanted)
+        for path in self.run.tables(self.scored[0]):
+            check()
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROWS_AT_A_TIME, columns=["metadata"]):
+                    for row in batch.to_pylist():
+                        metadata = json.loads(row["metadata"])
+                        writers.add(metadata)
+                        own.add(metadata)
+        return describing.Columns(bool(writers.found()), own.found())
 
     def demonstrations(self) -> Iterator[Example]:
         """What `select.mix_seed_data` added, each once however often it is trained on."""
@@ -192,6 +212,9 @@ def _export(phases: Phases, curated: Curated, folder: Path, command: str) -> Map
     if there is not None:
         phases.terminal.info(f"{folder} holds this data set already")
         return there
+    policy, columns = config.sample.policy, describing.Columns()
+    if policy is not None and policy.file is not None:
+        columns = curated.columns(config.curate.columns, phases.world.check)
     recipe = Recipe(
         config.curate,
         chat=config.prompts.format == "chat",
@@ -200,6 +223,8 @@ def _export(phases: Phases, curated: Curated, folder: Path, command: str) -> Map
         finish_reasons=resolved(config.select, ROUND).finish_reasons,
         generator_of=describing.generator_of(config),
         is_barred=_barred(phases, curated.arm),
+        generators=columns.has_generators,
+        own=columns.own,
     )
 
     def write(into: Path) -> Mapping[str, Any]:
@@ -210,7 +235,7 @@ def _export(phases: Phases, curated: Curated, folder: Path, command: str) -> Map
                     display.advance(len(one.kept))
                     yield one
 
-            said = fill(into, recipe, answered(), curated.demonstrations(), facts)
+            said = fill(into, recipe, answered(), curated.demonstrations(), partial(facts, columns=columns))
             display.done(", ".join(f"{rows:,} rows of {name}" for name, rows in said["rows"].items()))
         return {"run": config.name, **said, "counts": {"asked": len(prompts), **said["counts"]}}
 
@@ -226,15 +251,19 @@ def _barred(phases: Phases, arm: Arm) -> Callable[[Candidate], bool]:
     return lambda candidate: overlaps.find(written(candidate)) is not None
 
 
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def _conclude(phases: Phases, main: Arm, folder: Path, made: Mapping[str, Any]) -> None:
     counts = made["counts"]
     without = counts["asked"] - counts["answered"]
     lines = [
-        f"{counts['examples']:,} examples of {counts['answered']:,} prompts; {without:,} of the {counts['asked']:,} "
-        "prompts asked have none"
+        f"{_many(counts['examples'], 'example')} of {_many(counts['answered'], 'prompt')}; {without:,} of the "
+        f"{_many(counts['asked'], 'prompt')} asked have none"
     ]
     if phases.config.curate.pairs != "none":
-        lines.append(f"{counts['pairs']:,} preference pairs ({phases.config.curate.pairs})")
+        lines.append(f"{_many(counts['pairs'], 'preference pair')} ({phases.config.curate.pairs})")
     lines += sandboxing.caveats(phases.config, read_json(phases.run.path / "config.json").get("sandbox"))
     phases.terminal.round_table("main", ROUND, list(round_rows(main, ROUND)))
     places = [("data set", str(folder)), ("its card", str(folder / publishing.CARD)), ("the run", str(phases.run.path))]

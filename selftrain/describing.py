@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -10,12 +13,14 @@ import yaml
 from selftrain.compose import Composed, recipes
 from selftrain.config import Config, at_round
 from selftrain.exporting.card import Facts
+from selftrain.exporting.columns import Kind
 from selftrain.exporting.data_set import Counted
 from selftrain.prompts import PromptSets
 from selftrain.records import Candidate, Receipt
 from selftrain.reporting.plan import scalar
 from selftrain.secrecy import HIDDEN, SECRET, without_secrets
 from selftrain.summaries import funnel_steps
+from selftrain.whereabouts import NO_MODEL
 
 ROUND = 1
 # Knobs of one rule each: they say nothing where another rule is used.
@@ -39,12 +44,26 @@ PAIRS = {
 }
 
 
+UPWARDS = re.compile(r"^(\.\.?/)+")
+# Columns of a candidate file that say who wrote the candidate.
+WRITERS = ("generator", "model")
+ROW_FILES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the rows beside the trainers' columns have: who wrote them, where that is known, and a file's `own`."""
+
+    has_generators: bool = True
+    own: Mapping[str, Kind] = field(default_factory=dict)
+
+
 def command_words(composed: Composed, layers: Sequence[str], overrides: Sequence[str]) -> str:
     """The command as another person could type it: no secrets, no paths of this machine."""
     path = composed.recipe
     name = path.parent.name if path.name == "recipe.yaml" or path in recipes().values() else path.name
     words = ["selftrain", "curate", name]
-    words += [word for layer in layers for word in ("--with", str(without_secrets(layer)))]
+    words += [word for layer in layers for word in ("--with", str(_shown(layer)))]
     for one in overrides:
         key, _, value = one.partition("=")
         words.append(f"{key}={HIDDEN if SECRET.search(key) else _value(value)}")
@@ -56,7 +75,7 @@ def _value(text: str) -> str:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
         data = text
-    return scalar(without_secrets(data)) if isinstance(data, dict | list) else str(without_secrets(text))
+    return scalar(_shown(data)) if isinstance(data, dict | list) else str(_shown(text))
 
 
 def facts(
@@ -67,6 +86,7 @@ def facts(
     asked: int,
     caveats: Sequence[str],
     counted: Counted,
+    columns: Columns = Columns(),
 ) -> Facts:
     """Everything that the card says beside its rows. `receipts`: of the sample, the score and the select phase."""
     sampled, _, selected = receipts
@@ -82,7 +102,7 @@ def facts(
         prompts=_prompts(config, prompts, asked),
         generator=_generator(config, sampled),
         scorers=[_said(one.model_dump(mode="json", exclude_defaults=True)) for one in config.score.scorers],
-        selection=_selection(config),
+        selection=_selection(config, prompts),
         funnel=[(name, int(left)) for name, left in funnel_steps(selected.metrics).items()],
         counts=counts,
         versions=selected.versions,
@@ -93,7 +113,19 @@ def facts(
         tags=words["tags"],
         caveats=caveats,
         notes=tuple(_notes(config)),
+        opening=_opening(config),
+        has_generators=columns.has_generators,
+        has_tasks=config.prompts.train.mix is not None,
+        own_columns=tuple(columns.own),
     )
+
+
+def _opening(config: Config) -> str:
+    policy = config.sample.policy
+    if policy is None or policy.file is None:
+        return "Answers of a language model, sampled, scored and selected in one round by selftrain"
+    names = ", ".join(_of_file(str(one.path)) for one in policy.file.sources.values())
+    return f"Answers that were there before, in {names}; selftrain wrote none: it scored and selected them in one round"
 
 
 def generator_of(config: Config) -> Callable[[Candidate], str | None]:
@@ -118,12 +150,27 @@ def generator_of(config: Config) -> Callable[[Candidate], str | None]:
 
 def _brought(candidate: Candidate) -> str | None:
     """What the file of brought candidates says in a column for that, if it has one."""
-    found = next((candidate.metadata.get(one) for one in ("generator", "model") if candidate.metadata.get(one)), None)
+    found = next((candidate.metadata.get(one) for one in WRITERS if candidate.metadata.get(one)), None)
     return None if found is None else str(without_secrets(str(found)))
 
 
 def _name(path: str) -> str:
-    return str(without_secrets(path))
+    return str(_shown(path))
+
+
+def _of_file(path: str) -> str:
+    """A source's name without its folders; the id of a data set on the hub as it is."""
+    is_here = path.endswith(ROW_FILES) or path.startswith((".", "/", "~")) or ":" in path
+    return _name(PurePosixPath(path).name if is_here and "://" not in path else path)
+
+
+def _shown(value: Any) -> Any:
+    """Without secrets and paths of this machine; of relative ones, without the way up."""
+    if isinstance(value, Mapping):
+        return {key: HIDDEN if SECRET.search(str(key)) else _shown(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(one) for one in value]
+    return UPWARDS.sub("", without_secrets(value)) if isinstance(value, str) else value
 
 
 def _prompts(config: Config, prompts: PromptSets, asked: int) -> dict[str, Any]:
@@ -150,6 +197,8 @@ def _prompts(config: Config, prompts: PromptSets, asked: int) -> dict[str, Any]:
 def _generator(config: Config, sampled: Receipt) -> dict[str, Any]:
     """Who wrote the candidates, with which parameters, and the digests that the phase's inputs had."""
     knobs = at_round(config.sample, ROUND)
+    if config.sample.policy is not None and config.sample.policy.file is not None:
+        return _brought_from(config, sampled)
     if config.sample.policy is None:
         wanted = {"path", "revision", "adapter", "quantization", "dtype", "chat_template_kwargs", "thinking"}
         who = config.model.model_dump(mode="json", exclude_defaults=True, include=wanted)
@@ -159,26 +208,49 @@ def _generator(config: Config, sampled: Receipt) -> dict[str, Any]:
     sampling = {
         name: knobs[name] for name in named if knobs.get(name) not in (None, [], 0, 0.0) or name == "temperature"
     }
-    if config.sample.policy is not None and config.sample.policy.file is not None:
-        sampling = {}  # how they were sampled is known where they come from
     inputs = {name: value for name, value in sampled.ingredients["inputs"].items() if isinstance(value, str)}
+    if config.sample.policy is not None and not config.sample.policy.checkpoints:
+        content = sampled.ingredients["config"]["sample"]["policy"].get("model")  # not that of a model that wrote none
+        inputs = {} if content is None else {"model": content}
     found = {"generator": _said(who), "sampling": _said(sampling), "seed": config.seed, "inputs": inputs}
     return {name: value for name, value in found.items() if value not in ({}, [])}
 
 
-def _selection(config: Config) -> dict[str, Any]:
+def _brought_from(config: Config, sampled: Receipt) -> dict[str, Any]:
+    """Which files the candidates were read from; how they were sampled is known where they come from."""
+    policy, knobs = config.sample.policy, at_round(config.sample, ROUND)
+    assert policy is not None
+    assert policy.file is not None
+    contents = sampled.ingredients["config"]["sample"]["policy"]["file"]
+    files = []
+    for task, one in policy.file.sources.items():
+        said = one.model_dump(mode="json", exclude_defaults=True, exclude={"path"})
+        files.append({"candidates": _of_file(str(one.path)), **_said(said), "digest": contents[task or ""]["content"]})
+    found: dict[str, Any] = {"files": files}
+    if knobs["num_candidates"] != "all":
+        found["num_candidates"] = knobs["num_candidates"]
+    if config.model.path != NO_MODEL:
+        found["tokenizer"] = f"of {_name(config.model.path)}: lengths are in its tokens; the model wrote nothing"
+    return found
+
+
+def _selection(config: Config, prompts: PromptSets) -> dict[str, Any]:
     knobs = at_round(config.select, ROUND)
     rule = knobs["rule"]
     left_out = {name for name, of in OF_RULE.items() if of != rule} | set(NOT_SELECTION)
     if knobs.get("mix_seed_data"):
         left_out.discard("mix_seed_data")
     shown = {name: value for name, value in knobs.items() if name not in left_out}
+    if (decontaminate := config.select.decontaminate) is not None:
+        others = [source.model_dump(mode="json", exclude_defaults=True) for source in decontaminate.against]
+        held_out = [f"prompts.{name}" for name in prompts.held_out()]
+        shown["decontaminate"] = {**decontaminate.model_dump(mode="json"), "against": [*held_out, *others]}
     return _said({name: value for name, value in shown.items() if value not in (None, [], "none", 0, 0.0)})
 
 
 def _said(data: Mapping[str, Any]) -> dict[str, Any]:
     """Without secrets; of what is null or empty nothing is said."""
-    found: dict[str, Any] = without_secrets(data)
+    found: dict[str, Any] = _shown(data)
     return {name: value for name, value in found.items() if value is not None and value not in ({}, [])}
 
 
@@ -191,7 +263,17 @@ def _pairs(config: Config) -> str | None:
         f"Preference pairs (`{config.curate.pairs}`): {PAIRS[config.curate.pairs]}, {many} per prompt. Rejected "
         "answers were scored and finished; equal values and equal texts make no pair."
         + (" Those that share words with an evaluation set are left out." if config.select.decontaminate else "")
+        + _rejected_at(config)
     )
+
+
+def _rejected_at(config: Config) -> str:
+    """Of which steps of selection rejected answers did not have to come through."""
+    names = [name for name in ("quality", "filters", "near_duplicates") if getattr(config.select, name)]
+    if not names:
+        return ""
+    named = " or ".join(f"`{name}`" for name in names)
+    return f" They did not have to pass {named}: what left there may be the rejected side of a pair."
 
 
 def _notes(config: Config) -> list[str]:

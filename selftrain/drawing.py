@@ -77,6 +77,7 @@ class Drawing:
             with nullcontext() if judging is None else judging.settled():
                 for index in self._claimed(owed, f"draw {folder} {fingerprint}"):
                     tokens = self._draw_block(sampler, planned[index], names[index], fingerprint, likened)
+                    tokens = tokens if held is None else 0  # nobody wrote them here
                     tokens_here += tokens
                     display.advance(planned.num_candidates(index), tokens=tokens)
                     if judging is not None:

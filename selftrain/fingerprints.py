@@ -310,12 +310,12 @@ def _sources(scorers: Iterable[ScorerConfig], folder: Path) -> dict[str, str]:
             f"model {name}": model_content(name, folder, revision=revision)
             for one in scorers
             if not plugins.is_reference(one.name)
-            for name, revision in _models_of(one.params)
+            for name, revision in models_of(one.params)
         },
     }
 
 
-def _models_of(params: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+def models_of(params: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     """The models that a built-in scorer's params name, with their revisions."""
     for one in (params, *(params.get("models") or ())):
         named = {"model": one} if isinstance(one, str) else one

@@ -67,7 +67,7 @@ def _other(given: Given, name: str, texts: Texts, what: str) -> OtherModel:
 
     place = contents.place(name, given.folder, what=what)
     update = {"path": place.path, "revision": place.revision, "adapter": None, "quantization": None}
-    bench = Bench(given.config.model.model_copy(update=update))
+    bench = Bench(given.config.model.model_copy(update=update), where=what)
     who = Digest(contents.model_content(name, given.folder, what=what))
     of_policy = None if given.config.sample.engine == "scripted" else given.bench()
     return OtherModel(given.config.sample, bench, texts, of_policy, who, given.config.model.thinking)
@@ -90,11 +90,11 @@ def _member(given: Given, name: str, texts: Texts) -> Member:
 def check(config: Config, folder: Path, *, has_held_out: bool) -> None:
     """Raise ConfigError, DataError or DependencyError for a generator that cannot work, before anything is loaded."""
     generator = config.sample.policy
+    if generator is not None and generator.file is not None:
+        brought.check(generator, config.prompts, folder)
     _check_given(config, folder, has_held_out=has_held_out)
     if generator is None:
         return
-    if generator.file is not None:
-        brought.check(generator, config.prompts, folder)
     if generator.endpoint is not None:
         check_endpoint(generator.endpoint, WHERE)
     if generator.checkpoints and config.sample.engine != "transformers":
@@ -102,9 +102,15 @@ def check(config: Config, folder: Path, *, has_held_out: bool) -> None:
             "sample.policy.checkpoints are adapters on model.path, and sample.engine "
             f"{config.sample.engine} has no model"
         )
+    if generator.model is not None:
+        contents.require_generator(generator.model, folder, what="sample.policy.model")
     for name in generator.checkpoints:
-        if name != generators.POLICY and (beside(name, folder) / contents.ADAPTER).is_file():
+        if name == generators.POLICY:
+            continue
+        if (beside(name, folder) / contents.ADAPTER).is_file():
             check_lora(beside(name, folder))
+        else:
+            contents.require_generator(name, folder, what="sample.policy.checkpoints")
     generators.part(config, folder)
 
 
@@ -120,7 +126,8 @@ def _check_given(config: Config, folder: Path, *, has_held_out: bool) -> None:
     if has_held_out and any(one.name == "given" for one in held_out):
         raise ConfigError(
             "score.scorers: given reads what the candidates in sample.policy.file bring, and answers to held-out "
-            "prompts bring nothing; name their scorers in evaluate.scorers (evaluate.retention_scorers of retention)"
+            "prompts bring nothing; name their scorers in evaluate.scorers (evaluate.retention_scorers of retention). "
+            "`selftrain curate` asks none of them, and `selftrain plan --curate` shows what it does"
         )
     if named and generator is not None:
         known = brought.columns(generator, config.prompts, folder)
@@ -132,6 +139,21 @@ def _check_given(config: Config, folder: Path, *, has_held_out: bool) -> None:
                     f"score.scorers: given: params.column: the first row of sample.policy.file has no column "
                     f"{one.params['column']!r}; it has: {', '.join(known)}"
                 )
+
+
+def check_columns(config: Config, folder: Path) -> None:
+    """Raise ConfigError where `curate.columns` names what candidates do not bring; and as reading them does."""
+    generator, wanted = config.sample.policy, config.curate.columns
+    if not wanted:
+        return
+    if generator is None or generator.file is None:
+        raise ConfigError("curate.columns names columns of sample.policy.file, and there is no such file; take it out")
+    known = brought.columns(generator, config.prompts, folder)
+    if missing := [name for name in wanted if name not in known]:
+        raise ConfigError(
+            f"curate.columns: the first row of sample.policy.file brings no column {missing[0]!r}; it brings: "
+            f"{', '.join(known) or 'none'}"
+        )
 
 
 def met(

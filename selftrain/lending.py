@@ -82,7 +82,10 @@ class Lender:
             from selftrain.models import Bench
 
             update = {"path": model, "revision": None, "adapter": None, "quantization": None, "thinking": None}
-            bench = Bench(self._config.model_copy(update={**update, "chat_template_kwargs": {}}))
+            bench = Bench(
+                self._config.model_copy(update={**update, "chat_template_kwargs": {}}),
+                where="score.scorers: llm_judge: params.model",
+            )
             self._loaded[model] = _Loaded(bench, sampling.build(SampleConfig(), lambda: bench, Path()))
         return self._loaded[model]
 

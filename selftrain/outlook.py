@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from selftrain.estimates.whole import estimate, work_rows
 from selftrain.estimates.whole import rows as estimate_rows
 from selftrain.generators import candidates_words, words_of
 from selftrain.parsing import parse
-from selftrain.preflight import check, prompt_sets
+from selftrain.preflight import check, for_curating, of_curating, prompt_sets, without_held_out
 from selftrain.prompts import PromptSets
 from selftrain.records import Receipt, Report
 from selftrain.reporting.inert import inert
@@ -42,36 +43,39 @@ PHASE_FILES = {
 }
 
 
-def show_plan(recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path) -> None:
-    """Print the resolved configuration with origins, what each round will do, and what the run will take."""
+def show_plan(
+    recipe: str, *, layers: Sequence[str], overrides: Sequence[str], runs_dir: Path, curates: bool = False
+) -> None:
+    """Print the resolved configuration with origins, what each round will do, and what the run will take; `curates`:
+    what `selftrain curate` will."""
     from selftrain.reporting import estimates as page
     from selftrain.reporting.plan import render
 
     composed = compose(recipe, layers=layers, overrides=overrides)
-    prompts, _ = check(composed)
+    composed = for_curating(composed) if curates else composed
+    prompts, _ = check(composed, curates=curates)
     config = composed.config
     values = config.model_dump(mode="json", by_alias=True)
-    origins = composed.origins
-    rows = [(key, value, _origin(key, origins)) for key, value in leaves(values)]
-    found = estimate(composed, prompts, runs_dir)
-    notes = [one.words for one in advice.notes(config, prompts)]
-    notes += [*found.notes(), *notes_on_model(config, composed.folder)]
-    notes += screening.notes(config, prompts, composed.folder)
-    print(render(rows, [*steps(config, prompts), *(f"note: {words}" for words in notes)]))
+    rows = [(key, value, composed.origin(key)) for key, value in leaves(values)]
+    said = list(curated_steps(config, prompts) if curates else steps(config, prompts))
+    notes = list(screening.notes(config, prompts, composed.folder))
+    if curates:
+        composed, prompts = replace(composed, config=of_curating(config)), without_held_out(prompts)
+    found = estimate(composed, prompts, runs_dir, trains=not curates)
+    notes = [*notes_on_model(composed.config, composed.folder, trains=not curates), *notes]
+    notes = [*(one.words for one in advice.notes(composed.config, prompts)), *found.notes(), *notes]
+    print(render(rows, [*said, *(f"note: {words}" for words in notes)]))
     print(f"\n{page.render(work_rows(found), list(estimate_rows(found)), list(found.does_not_fit()))}")
 
 
-def _origin(key: str, origins: Any) -> str | None:
-    """The layer that set the key, or the list or short form it came in (`prompts.train` sets `prompts.train.path`)."""
-    while key:
-        if key in origins:
-            return str(origins[key])
-        key = key.rpartition(".")[0]
-    return None
+def curated_steps(config: Config, prompts: PromptSets) -> Iterator[str]:
+    """What a curated round does, in words."""
+    yield from _sets(config, prompts)
+    yield f"round 1: {_chosen(config, prompts, 1, {})}; nothing is trained or evaluated"
+    yield _curation_words(config)
 
 
-def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
-    """One line per set, round and arm, in words."""
+def _sets(config: Config, prompts: PromptSets) -> Iterator[str]:
     for one in prompt_sets(prompts).values():
         notes = [f"{one.num_duplicates} duplicates collapsed"] * bool(one.num_duplicates)
         notes += [f"{one.num_overlapping} dropped as held out"] * bool(one.num_overlapping)
@@ -79,6 +83,11 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
         yield f"{one.name}: {len(one.prompts):,} prompts" + (f" ({', '.join(notes)})" if notes else "")
     if needs_sandbox(config):
         yield _sandbox_words(config.score.sandbox.tier)
+
+
+def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
+    """One line per set, round and arm, in words."""
+    yield from _sets(config, prompts)
     if config.evaluate.scorers and prompts.held_out():
         named = ", ".join(one.name + " (only reported)" * (not one.weight) for one in config.evaluate.scorers)
         yield f"held-out answers are judged by {named} (evaluate.scorers), candidates by score.scorers"
@@ -138,25 +147,30 @@ def _arm_words(arm: ArmConfig) -> str:
 
 
 def _round(config: Config, prompts: PromptSets, number: int, asked: dict[Any, int]) -> str:
-    """A round in words. `asked` holds how many prompts are asked, by `prompts.per_round`: each shuffle takes time."""
-    sample, select, train = (
-        at_round(config.sample, number),
-        at_round(config.select, number),
-        at_round(config.train, number),
-    )
-    size = at_round(config.prompts, number)["per_round"]
-    if size not in asked:
-        of_round = prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
-        asked[size] = len(of_round)
+    """A round in words; `asked` as in `_chosen`."""
+    train = at_round(config.train, number)
     amount = f"{train['steps']} steps" if train["steps"] else f"{train['epochs']:g} epoch{'s' * (train['epochs'] != 1)}"
-    cap = f", at most {select['max_per_prompt']} per prompt" if select["max_per_prompt"] else ""
     new = "a new adapter" if config.model.adapter is None else "a copy of model.adapter"
     start = {"base": new, "previous": "the previous adapter", "best": "the best adapter so far"}
     begin = start["base" if number == 1 else train["init_from"]]
     return (
-        f"{candidates_words(config, asked[size], sample)}, "
-        f"select by {select['rule']}{cap}{screening.in_words(config.select)}, train {begin} for {amount} "
+        f"{_chosen(config, prompts, number, asked)}, train {begin} for {amount} "
         f"(batch {train['batch_size']}, learning rate {train['learning_rate']:g})"
+    )
+
+
+def _chosen(config: Config, prompts: PromptSets, number: int, asked: dict[Any, int]) -> str:
+    """A round up to its survivors, in words. `asked` holds how many prompts are asked, by `prompts.per_round`: each
+    shuffle takes time."""
+    sample, select = at_round(config.sample, number), at_round(config.select, number)
+    size = at_round(config.prompts, number)["per_round"]
+    if size not in asked:
+        of_round = prompt_room.of_round(prompts.train, config.prompts, seed=config.seed, round_number=number)
+        asked[size] = len(of_round)
+    cap = f", at most {select['max_per_prompt']} per prompt" if select["max_per_prompt"] else ""
+    return (
+        f"{candidates_words(config, asked[size], sample)}, "
+        f"select by {select['rule']}{cap}{screening.in_words(config.select)}"
     )
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from selftrain.config import Config
 from selftrain.errors import ConfigError
+
+BY_ANOTHER_NAME = {
+    **dict.fromkeys(("api_key", "key", "token", "api_key_env"), "key_variable"),
+    **dict.fromkeys(("base_url", "api_base"), "url"),
+}
+"""What other programs call a knob."""
 
 
 def parse(data: dict[str, Any]) -> Config:
@@ -35,14 +41,28 @@ def _is_of_wrong_items(error: Any, found: list[Any]) -> bool:
 def _explain(error: Any, data: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in _readable(error["loc"], data))
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path, list(_all_keys(Config)), n=1, cutoff=0.6)
-        return f"{path}: there is no such key" + (f"; did you mean {close[0]}?" if close else "; see `selftrain plan`")
+        near = near_key(path, list(_all_keys(Config)))
+        return f"{path}: there is no such key" + (f"; did you mean {near}?" if near else "; see `selftrain plan`")
     if error["type"] == "missing":
         return f"{path}: is missing and has no default"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{path}: {message}" if path else message
+        # A section says of itself which knob it means, by a name that stands in the path already.
+        own = path.rpartition(".")[2]
+        return f"{path}: {message.removeprefix(f'{own}: ')}" if path and not message.startswith(path) else message
+    if error["type"] == "model_type" and isinstance(error["input"], bool):
+        switch = "write {} for the defaults" if error["input"] else "write null to leave it out"
+        return f"{path}: it takes knobs of its own (got {str(error['input']).lower()}); {switch}"
     return f"{path}: {message} (got {error['input']!r})"
+
+
+def near_key(path: str, known: Sequence[str]) -> str | None:
+    """The known key that was meant: one by another name that people know, or the nearest in letters."""
+    section, dot, name = path.rpartition(".")
+    if (meant := f"{section}{dot}{BY_ANOTHER_NAME.get(name)}") in known:
+        return meant
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    return close[0] if close else None
 
 
 def _readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:

@@ -36,6 +36,7 @@ from selftrain.rooms import Rooms
 from selftrain.scoring import logged_metrics, truth_of
 from selftrain.store import TEMPORARY, disk_errors, publish_folder, read_jsonl, write_jsonl
 from selftrain.streaming import Judging
+from selftrain.summaries import scored_words
 
 SOLVED_FILE = "solved.jsonl"
 # Columns that no metric of these phases looks at.
@@ -125,7 +126,7 @@ class Phases:
             files = self.run.hashes(written)
             name = f"{judging.folder}/{SOLVED_FILE}"
             files[name] = write_jsonl(self.run.path / name, solved)
-            display.done(f"{metrics['score/correct_rate']:.1%} correct")
+            display.done(scored_words(arm.config.score, metrics))
             return Made(files, of_round.candidates, metrics)
 
         task = Task(arm, round_number, "score", "score-wave-00", inputs, candidates.rows, everywhere=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain import advice, generating, inspection, sampling, scoring, screening, tracking, training
 from selftrain import prompts as prompt_room
 from selftrain.arms import Arm, arms_of
 from selftrain.compose import Composed
-from selftrain.config import Config, ScoreConfig, config_of_arm
+from selftrain.config import Config, EvaluateConfig, ScoreConfig, config_of_arm
+from selftrain.contents import require_within_reach
 from selftrain.errors import ConfigError, UnusablePrompts
-from selftrain.fingerprints import Fingerprints
+from selftrain.fingerprints import Fingerprints, models_of
+from selftrain.generators import POLICY
 from selftrain.prompts import PromptSet, PromptSets
 from selftrain.prompts.rows import names_of
 from selftrain.records import digest
@@ -29,10 +33,11 @@ OF_TRAINED = (
 )
 
 
-def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprints]:
+def check(composed: Composed, *, ranks: int = 1, curates: bool = False) -> tuple[PromptSets, Fingerprints]:
     """Check plug-ins, pass-through tables, shares of ranks, prompts, that rows have tests where code is judged, and
-    what cannot work; return the prompts, and the fingerprints."""
-    config = composed.config
+    what cannot work; return the prompts, and the fingerprints. `curates`: what nobody asks of a curated round is not
+    checked (evaluation, arms, the verifier)."""
+    config, whole = (of_curating(composed.config) if curates else composed.config), composed.config
     for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
         sampling.check(one.sample)
         scoring.check(one.score, composed.folder)
@@ -41,7 +46,10 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
         training.check(one.train, ranks=ranks)
         check_model(one, composed.folder)
         sets = (one.prompts.validate_, one.prompts.test, one.prompts.retention)
-        generating.check(one, composed.folder, has_held_out=any(of_set is not None for of_set in sets))
+        has_held_out = not curates and any(of_set is not None for of_set in sets)
+        generating.check(one, composed.folder, has_held_out=has_held_out)
+    if curates:
+        generating.check_columns(config, composed.folder)
     if config.verifier is not None:
         training.check_verifier(config.verifier, ranks=ranks)
         if not Rooms(config, composed.folder).needs_model():
@@ -50,9 +58,10 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
     tracking.check(config.track)
     inspection.check(config, composed.folder)
     prompts = prompt_room.load(config.prompts, composed.folder)
-    for of_set, judging, _ in _judging(config, prompts):
+    asked = without_held_out(prompts) if curates else prompts
+    for of_set, judging, _ in _judging(config, asked):
         scoring.check_rows(judging.scorers, of_set.prompts, columns_of_data(config))
-    advice.refuse(config, prompts)
+    advice.refuse(config, asked)
     for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
         screening.check_texts(one, prompts, composed.folder)
     wants_gold = any(arm.name == "gold" for arm in config.arms)
@@ -61,9 +70,47 @@ def check(composed: Composed, *, ranks: int = 1) -> tuple[PromptSets, Fingerprin
             "arms: gold trains on references, and no training prompt has a completion or a reference; name their "
             "column in prompts.train.columns, or leave the arm out"
         )
-    rooms = Rooms(config, composed.folder)
-    contents = digests(prompts) | screening.digests(config, prompts, composed.folder)
-    return prompts, Fingerprints(config, composed.folder, contents, lambda: rooms.model_inputs, composed.recipe)
+    rooms = Rooms(whole, composed.folder)
+    contents = digests(prompts) | screening.digests(whole, prompts, composed.folder)
+    return prompts, Fingerprints(whole, composed.folder, contents, lambda: rooms.model_inputs, composed.recipe)
+
+
+def for_curating(composed: Composed) -> Composed:
+    """The recipe as it is curated: training prompts that are held out as well are contaminated, and leave with what
+    `select.decontaminate` takes out, counted (`prompts.overlap` does it)."""
+    config = composed.config
+    if config.select.decontaminate is None:
+        return composed
+    knobs = config.prompts.model_copy(update={"overlap": "drop_from_train"})
+    return replace(composed, config=config.model_copy(update={"prompts": knobs}))
+
+
+def of_curating(config: Config) -> Config:
+    """The recipe without what a curated round never comes to: later rounds, arms, evaluation, the verifier."""
+    return config.model_copy(update={"rounds": 1, "arms": (), "evaluate": EvaluateConfig(), "verifier": None})
+
+
+def without_held_out(prompts: PromptSets) -> PromptSets:
+    """The sets that are asked where nothing is evaluated."""
+    return replace(prompts, validate=None, test=None, retention=None)
+
+
+def require_models(config: Config, folder: Path) -> None:
+    """DependencyError for a model of the hub, beside the policy's, that is not here and cannot be fetched: before
+    anything is sampled, rather than when it is first asked."""
+    for one in (config, *(config_of_arm(config, arm) for arm in config.arms if arm.overrides)):
+        for scorer in (*one.score.scorers, *one.evaluate.scorers, *one.evaluate.retention_scorers):
+            if scorer.name in scoring.SCORERS and scoring.SCORERS[scorer.name].learned:
+                for name, revision in models_of(scorer.params):
+                    what = f"score.scorers: {scorer.name}: params.model"
+                    require_within_reach(name, folder, revision=revision, what=what)
+        if (generator := one.sample.policy) is None:
+            continue
+        if generator.model is not None:
+            require_within_reach(generator.model, folder, what="sample.policy.model")
+        for name in generator.checkpoints:
+            if name != POLICY:
+                require_within_reach(name, folder, what="sample.policy.checkpoints")
 
 
 def columns_of_data(config: Config) -> dict[str, str]:
@@ -114,8 +161,11 @@ def digests(prompts: PromptSets) -> dict[str, str]:
     return found | ({"retention": prompts.retention.digest} if prompts.retention is not None else {})
 
 
-def check_references(config: Config, rooms: Rooms, prompts: PromptSets) -> None:
-    """Raise DataError where a scorer cannot use a reference of the prompts it will judge."""
+def check_references(config: Config, rooms: Rooms, prompts: PromptSets, *, curates: bool = False) -> None:
+    """Raise DataError where a scorer cannot use a reference of the prompts it will judge; `curates`: in a round that
+    is not evaluated."""
+    if curates:
+        config, prompts = of_curating(config), without_held_out(prompts)
     for one, scorer in judged(config, rooms, prompts):
         try:
             scorer.check_references(one.prompts)

@@ -14,6 +14,7 @@ from selftrain import generating, generators, sampling, scoring, training
 from selftrain.adapters import adapter_digest, check_lora
 from selftrain.arms import Arm
 from selftrain.config import Config, ScoreConfig
+from selftrain.contents import require_generator
 from selftrain.errors import ConfigError
 from selftrain.lending import Lender, means_of
 from selftrain.prompts.rows import names_of
@@ -57,6 +58,8 @@ def check_model(config: Config, folder: Path) -> None:
         places = dict.fromkeys(str(one.absolute()) for one in (folder / path, Path(path).expanduser()))
         looked = " and ".join(places)
         raise ConfigError(f"model.path: there is no {path!r} (looked for {looked}), and it is no hub id; correct it")
+    if not is_scripted and (beside(path, folder) / "config.json").is_file():
+        require_generator(path, folder, what="model.path")
     if config.model.adapter is not None:
         check_shape(config.train.lora, check_lora(adapter_folder(config.model.adapter, folder)))
 
@@ -70,10 +73,12 @@ def require_model(config: Config) -> None:
         )
 
 
-def notes_on_model(config: Config, folder: Path) -> Iterator[str]:
-    """What to know about the model before a run is started, one line each. Imports nothing heavy."""
+def notes_on_model(config: Config, folder: Path, *, trains: bool = True) -> Iterator[str]:
+    """What to know about the model before a run is started, one line each; unless it `trains`, it needs none. Imports
+    nothing heavy."""
     try:
-        require_model(config)
+        if trains:
+            require_model(config)
     except ConfigError as error:
         yield str(error)
     if config.model.adapter is not None:

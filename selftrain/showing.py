@@ -23,7 +23,7 @@ from selftrain.outlook import PHASE_FILES, config_of, round_rows_of, status_of
 from selftrain.reasons import reason_kind
 from selftrain.records import Receipt
 from selftrain.store import TEMPORARY, RunDirectory, read_jsonl
-from selftrain.summaries import funnel_words
+from selftrain.summaries import funnel_words, right_words, verdict_of
 
 CANDIDATE_COLUMNS = ("id", "prompt_id", "index", "wave", "text", "reasoning", "finish_reason", "completion_token_ids")
 SCORE_COLUMNS = ("candidate_id", "value", "correct", "answer", "explanation", "parts", "error", "extras")
@@ -212,6 +212,7 @@ class Run:
                     "tokens": len(row["completion_token_ids"]),
                     **{name: score.get(name) for name in SCORE_COLUMNS[1:]},
                     **{name: json.loads(score[name]) if score.get(name) else {} for name in ("parts", "extras")},
+                    "verdict": verdict_of(self.arm.config.score, score),
                     "kept": is_kept,
                     "why": reason if reason is not None or is_selected else "not selected from yet",
                 }
@@ -229,7 +230,7 @@ class Run:
 
 def _demonstration(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     absent = dict.fromkeys((*CANDIDATE_COLUMNS[2:-1], *SCORE_COLUMNS[1:]))
-    shown = {"candidate_id": row["candidate_id"], "prompt_id": row["prompt_id"], "text": row["text"]}
+    shown = {"verdict": "", "candidate_id": row["candidate_id"], "prompt_id": row["prompt_id"], "text": row["text"]}
     own = {"tokens": sum(row["label_mask"]), "kept": True, "why": row["why"], "prompt": row["prompt_text"]}
     return {"round": number, **absent, **shown, "parts": {}, "extras": {}, **own}
 
@@ -258,6 +259,7 @@ def _of_round(run: Run, number: int, limit: int, *, kept: bool, rejected: bool) 
     return {
         "arm": run.arm.name,
         "round": number,
+        "right_words": right_words(run.arm.config.score, every),
         "prompts": prompts,
         **{name: _spread(ones, limit) for name, ones in wanted.items() if name not in hidden},
     }

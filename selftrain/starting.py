@@ -24,7 +24,7 @@ from selftrain.fingerprints import Fingerprints
 from selftrain.fingerprints import fork as copy_fork
 from selftrain.history import History
 from selftrain.phases import Phases
-from selftrain.preflight import check, check_references, digests
+from selftrain.preflight import check, check_references, digests, of_curating, require_models
 from selftrain.recording import described, record, shown
 from selftrain.records import digest
 from selftrain.reporting.terminal import Terminal
@@ -35,6 +35,8 @@ from selftrain.store import RunDirectory, disk_errors, publish_bytes, read_json
 from selftrain.world import World, imposed_single_thread
 
 Command = Literal["run", "curate"]
+CURATED = ("sample", "score", "select")
+"""The phases of a curated round."""
 
 
 @contextmanager
@@ -65,9 +67,11 @@ def under_way(
     """
     composed = _of_trial(composed, group)
     before, sandbox = _sandbox(world, composed.config, runs_dir, fork, typed)
+    prompts, fingerprints = check(composed, ranks=world.size, curates=command == "curate")
     if command == "run":
         require_model(composed.config)
-    prompts, fingerprints = check(composed, ranks=world.size)
+    asked_of = of_curating(composed.config) if command == "curate" else composed.config
+    require_models(asked_of, composed.folder)
     terminal = Terminal() if world.is_first else Terminal(open(os.devnull, "w"), open(os.devnull, "w"))  # noqa: SIM115
     config = composed.config
     if fork is not None:
@@ -87,7 +91,7 @@ def under_way(
             closing(Rooms(config, composed.folder, sandbox=sandbox, asked=prompts.train)) as rooms,
             _attempt_log(run, world) as log_path,
         ):
-            check_references(config, rooms, prompts)
+            check_references(config, rooms, prompts, curates=command == "curate")
             if rooms.needs_model():
                 world.from_first(lambda: str(rooms.bench.source), "finding the model")  # a GGUF file is converted once
             history = History(run)
@@ -101,7 +105,13 @@ def under_way(
 
 def _recorded_command(run: RunDirectory, command: Command) -> Command:
     """A run stays one when a data set is made from its first round; what was only curated may become one."""
-    was = read_json(run.path / "config.json").get("command", "run") if run.receipts() else command
+    receipts = run.receipts()
+    if not receipts:
+        return command
+    # A fork has no configuration yet: what it has taken over says it.
+    made = "curate" if all(one.phase in CURATED for one in receipts) else "run"
+    recorded = read_json(run.path / "config.json")
+    was = recorded.get("command", "run") if recorded else made
     return "run" if was == "run" else command
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from selftrain.arms import Arm
+from selftrain.config import ScoreConfig
 from selftrain.evaluation import best_of_k
 from selftrain.evaluation.figures import keys_of
 from selftrain.evaluation.verdicts import Verdict
 from selftrain.records import Receipt, Report
-from selftrain.reporting.figures import count, duration, interval, percent
+from selftrain.reporting.figures import count, duration, interval, is_graded, percent, verdict
 from selftrain.reporting.tables import RoundRow, Share
+from selftrain.scoring import truth_of
 from selftrain.tracking import Row
 
 FUNNEL = (
@@ -29,7 +32,10 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
         yield "sample", "candidates", count(metrics["sample/candidates"])
         yield "sample", "truncated", percent(metrics["sample/truncated_rate"])
     if "score" in of_phase:
-        yield "score", "correct", percent(metrics["score/correct_rate"])
+        yield "score", _correct_words(arm, metrics), percent(metrics["score/correct_rate"])
+        if any(map(is_graded, values := _values(metrics))):
+            low, middle, high = values
+            yield "score", "value", f"median {middle:.3g}, 10th to 90th percentile {low:.3g} to {high:.3g}"
         yield "score", "prompts solved", percent(metrics["score/prompts_solved_rate"])
         if "score/truth_share" in metrics:
             yield "score", "right in truth", percent(metrics["score/truth_share"])
@@ -55,6 +61,48 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
             low, high = (report.metrics[f"evaluate/{name}/value_{end}"] for end in ("low", "high"))
             yield "evaluate", f"{name} value", f"{value:.3f} [{low:.3f}, {high:.3f}]"
     yield from _times(of_phase)
+
+
+def _values(metrics: Mapping[str, float]) -> list[float]:
+    names = ("score/value_p10", "score/value_p50", "score/value_p90")
+    return [metrics[name] for name in names] if all(name in metrics for name in names) else []
+
+
+def _correct_words(arm: Arm, metrics: Mapping[str, float]) -> str:
+    """What the share of candidates is that count as correct: of graded values, those from a bound up; of a vote's,
+    those that agree with it."""
+    config = arm.config.score
+    if any(map(is_graded, _values(metrics))):
+        return f"value of {config.correct_at:g} or more"
+    return "correct" if truth_of(config)[1] is None else "agree with vote"
+
+
+def scored_words(config: ScoreConfig, metrics: Mapping[str, float]) -> str:
+    """What scoring found, on one line: `61.4% correct`; of graded values, which need not be right or wrong, `median
+    value 0.91`."""
+    if any(map(is_graded, values := _values(metrics))):
+        return f"median value {values[1]:.3g}"
+    agreeing = "correct" if truth_of(config)[1] is None else "agree with the vote"
+    return f"{metrics['score/correct_rate']:.1%} {agreeing}"
+
+
+def right_words(config: ScoreConfig, candidates: Iterable[Mapping[str, Any]]) -> str:
+    """What candidates are that count as correct, in words."""
+    if any(is_graded(one["value"]) for one in candidates):
+        return f"correct (score.correct_at {config.correct_at:g})"
+    return "right" if truth_of(config)[1] is None else "voted for"
+
+
+def verdict_of(config: ScoreConfig, score: Mapping[str, Any]) -> str:
+    """What is said of a candidate, a row of the table of scores, with what a scorer that is only looked at says against
+    it; nothing of one without a score."""
+    name, labels = truth_of(config)
+    value, correct = score.get("value"), score.get("correct")
+    known = json.loads(score["parts"]).get(name) if name is not None and score.get("parts") else None
+    truth = ""
+    if known in (0.0, 1.0) and correct is not None and (is_graded(value) or bool(known) != correct):
+        truth = f"{'right' if known else 'wrong'} by {name}"
+    return verdict(value, correct, config.correct_at, truth, by_vote=labels is not None)
 
 
 def _times(of_phase: Mapping[str, Receipt]) -> Iterator[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from worlds import scripted_recipe
 
-from selftrain.compose import compose, differences, find_recipe, recipes, shipped
+from selftrain.compose import compose, differences, find_recipe, leaves, recipes, shipped
 from selftrain.errors import ConfigError
 
 RECIPE = """
@@ -92,13 +92,26 @@ def test_differences_name_every_knob_that_changed() -> None:
     ]
 
 
+def test_of_a_section_or_short_form_only_what_was_given_has_an_origin(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: x\nmodel: {path: m}\nprompts: {train: a.jsonl}\nscore: {scorers: [exact]}\n"
+        "select: {near_duplicates: {}, quality: {min_words: 3}}\nverifier: {}\n"
+    )
+    composed = compose(str(path), overrides=["select.quality.max_words=9"])
+    named = {key: composed.origin(key) for key, _ in leaves(composed.config.model_dump(mode="json", by_alias=True))}
+    given = {"name", "model.path", "prompts.train.path", "score.scorers"}
+    assert {key for key, origin in named.items() if origin == "recipe"} == {*given, "select.quality.min_words"}
+    assert {key for key, origin in named.items() if origin == "command line"} == {"select.quality.max_words"}
+
+
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_shipped_recipe_composes_is_short_and_has_a_readme_with_a_command(name: str) -> None:
     path = recipes()[name]
     compose(name)
     assert len(path.read_text().splitlines()) <= 40
     readme = (path.parent / "README.md").read_text()
-    assert "selftrain run" in readme or "make quickstart" in readme
+    assert any(one in readme for one in ("selftrain run", "selftrain curate", "make quickstart"))
     assert "%" in readme
 
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from selftrain.config import at_round, fingerprinted, resolved
+from selftrain.config import ScorerConfig, at_round, fingerprinted, resolved
+from selftrain.endpoint import check_endpoint
 from selftrain.errors import ConfigError
 from selftrain.parsing import parse
+from selftrain.scoring import check_scorers
 
 
 def minimal(**changes: Any) -> dict[str, Any]:
@@ -58,6 +60,26 @@ def test_performance_knobs_stay_out_of_fingerprints_and_others_are_in() -> None:
         ({"prompts": {"train": "a.jsonl", "format": "text", "system": "Be brief."}}, "system needs format: chat"),
         ({"name": "../up"}, "cannot name a folder"),
         ({"score": {}}, "score.scorers: is missing"),
+        (
+            {"select": {"near_duplicates": True}},
+            "select.near_duplicates: it takes knobs of its own (got true); write {} for the defaults",
+        ),
+        ({"select": {"quality": False}}, "select.quality: it takes knobs of its own (got false); write null"),
+        ({"select": {"quality": {}}}, "select.quality: no bound is given, so that it has no effect"),
+        (
+            {"select": {"near_duplicates": {"by": "embedding"}}},
+            "select.near_duplicates: by: embedding and model go together",
+        ),
+        ({"sample": {"policy": {}}}, "  sample.policy takes one of model, endpoint"),
+        (
+            {"sample": {"policy": {"endpoint": {"url": "http://a/v1", "model": "m", "api_key": "geheim"}}}},
+            "sample.policy.endpoint.api_key: there is no such key; did you mean sample.policy.endpoint.key_variable?",
+        ),
+        (
+            {"sample": {"policy": {"endpoint": {"base_url": "http://a/v1", "model": "m"}}}},
+            "did you mean sample.policy.endpoint.url?",
+        ),
+        ({"curate": {"language": "english"}}, "curate.language: 'english' is no code of a language"),
         ({"model": {"path": "m", "trust_remote_code": "perhaps"}}, "model.trust_remote_code"),
     ],
 )
@@ -66,6 +88,32 @@ def test_a_mistake_is_named_with_its_key_and_the_remedy(changes: dict[str, Any],
         parse(minimal(**changes))
     assert said in str(error.value)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["sk-geheim-0123456789", "geheim key", "sk_geheim0123456789abcdef", "1geheim"])
+def test_a_key_in_the_place_of_its_variable_is_not_repeated(key: str) -> None:
+    endpoint = {"url": "http://127.0.0.1:9/v1", "model": "m", "key_variable": key}
+    with pytest.raises(ConfigError, match=r"sample\.policy\.endpoint\.key_variable: .*export JUDGE_KEY") as refused:
+        check_endpoint(
+            parse(minimal(sample={"policy": {"endpoint": endpoint}})).sample.policy.endpoint,  # type: ignore[union-attr, arg-type]
+            "sample.policy.endpoint",
+        )
+    assert "geheim" not in str(refused.value)
+    judge = ScorerConfig(name="llm_judge", params={"endpoint": endpoint})
+    with pytest.raises(ConfigError, match=r"endpoint\.key_variable: .*export JUDGE_KEY") as refused:
+        check_scorers([judge])
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_key_by_another_name_is_pointed_to_key_variable_in_a_scorer_too() -> None:
+    endpoint = {"url": "http://127.0.0.1:9/v1", "model": "m", "api_key": "geheim"}
+    with pytest.raises(ConfigError, match=r"api_key: there is no such key; did you mean key_variable\?") as refused:
+        check_scorers([ScorerConfig(name="llm_judge", params={"endpoint": endpoint})])
+    assert "geheim" not in str(refused.value)
+
+
+def test_one_language_needs_no_list() -> None:
+    assert parse(minimal(curate={"language": "en", "tags": "mathematics"})).curate.language == ("en",)
 
 
 def test_a_wrong_item_of_a_list_is_the_only_thing_that_is_said() -> None:

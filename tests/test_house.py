@@ -181,3 +181,9 @@ def test_only_one_file_knows_trl_and_one_knows_wandb() -> None:
                     knowing[library].add(str(path.relative_to(PACKAGE)))
     assert knowing["wandb"] == {"tracking/wandb_process.py"}
     assert {Path(name).parts[0] for name in knowing["trl"]} == {"training"}
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """They are no packages, so pytest would refuse the whole suite."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -86,6 +86,16 @@ def assert_judged_rightly(run: Path) -> int:
     return asked
 
 
+def test_a_judge_that_is_down_ends_the_phase_at_once_and_says_what_to_look_at(tmp_path: Path) -> None:
+    recipe = judged_recipe(tmp_path / "recipe", behind("http://127.0.0.1:9", retries=0))
+    began = time.monotonic()
+    with pytest.raises(PhaseError, match=r"see whether the server at http://127\.0\.0\.1:9 is up") as error:
+        run_here(recipe, runs_dir=tmp_path)
+    assert time.monotonic() - began < 20
+    assert "the endpoint's url, key_variable" in str(error.value)
+    assert "a missing package" not in str(error.value)
+
+
 def test_a_run_comes_through_every_kind_of_fault_with_right_scores_and_counts(fair: str, tmp_path: Path) -> None:
     kinds = ("429", "500", "malformed", "no_choices", "disconnect", "html", "cut", "429_date")
     faults = [word for kind in kinds for word in ("pass", kind, "slow")]

@@ -37,7 +37,7 @@ def test_the_recipe_votes_on_training_problems_and_measures_by_references() -> N
     assert [(one.name, one.weight) for one in config.score.scorers] == [("majority", 1.0), ("exact", 0.0)]
     assert [one.name for one in config.evaluate.scorers] == ["exact"]
     assert {arm.name for arm in config.arms} == {"verified", "random_selection"}
-    assert config.sample.num_candidates == 32
+    assert config.sample.num_candidates == 16
 
 
 def test_labels_come_from_votes_and_their_worth_from_references(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ class QualityConfig(Section):
 
     @model_validator(mode="after")
     def _bounds_leave_something(self) -> QualityConfig:
+        if all(getattr(self, name) == field.default for name, field in type(self).model_fields.items()):
+            raise ValueError(
+                "quality: no bound is given, so that it has no effect; give some of "
+                f"{', '.join(type(self).model_fields)}, or leave it out"
+            )
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
             raise ValueError(f"quality: min_words {self.min_words} is over max_words {self.max_words}; nothing is left")
         return self

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selftrain.config.data import SourceConfig, as_source
 from selftrain.config.knobs import GUARD, Section
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class EndpointConfig(Section):
@@ -28,6 +31,17 @@ class EndpointConfig(Section):
     """Requests under way at a time, of each process."""
     body: dict[str, Any] = Field(default_factory=dict)
     """More fields of each request, as the server knows them."""
+
+    @field_validator("key_variable")
+    @classmethod
+    def _key_variable_is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not VARIABLE.fullmatch(value):
+            # What was given may be the key itself, and must not be repeated.
+            raise ValueError(
+                "what is given is no name of an environment variable (letters, digits, underscores); if it is the key "
+                "itself, put it into one, as `export JUDGE_KEY=...`, and write JUDGE_KEY here"
+            )
+        return value
 
 
 class GeneratorConfig(Section):
@@ -55,7 +69,9 @@ class GeneratorConfig(Section):
         given = [name for name in kinds if getattr(self, name) not in (None, ())]
         if len(given) != 1:
             said = ", ".join(given) or "none"
-            raise ValueError(f"sample.policy takes one of {', '.join(kinds)}; given: {said}")
+            extra = "file" if "file" in given else " or ".join(given)
+            remedy = f"; to leave out what the recipe has, add sample.policy.{extra}=null" if given else ""
+            raise ValueError(f"sample.policy takes one of {', '.join(kinds)}; given: {said}{remedy}")
         for name in ("prompt_id", "finish_reason"):
             if self.file is None and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"sample.policy.{name} names a column of sample.policy.file, and there is none")

@@ -84,7 +84,7 @@ class ScorerConfig(Section):
     """Keyword arguments of the scorer. Those of a built-in one are documented at its function in selftrain/scoring:
     rules.py, choice.py, mathematics.py, structured.py, gym.py, majority.py; `code` (tests, entry_point, setup,
     prepend, partial, weak, float_tolerance) in code/judge.py; `given` (column, minimum, scale) in given.py;
-    `llm_judge` in llm_judge/judge.py."""
+    `llm_judge` in llm_judge/judge.py; `reward_model` and `process_reward_model` in reward_models/scorers.py."""
     weight: float = Field(default=1.0, ge=0)
     """Share in the candidate's value, which is the weighted mean over scorers. 0: only looked at, or only a gate."""
     extract: Annotated[ExtractConfig, BeforeValidator(as_extract)] = ExtractConfig()

@@ -8,6 +8,6 @@
 from __future__ import annotations
 
 from selftrain.endpoint.client import Endpoint
-from selftrain.endpoint.exchange import Answer, Failure, FailureKind, Request, Totals, check_endpoint
+from selftrain.endpoint.exchange import Answer, Failure, FailureKind, Request, Totals, check_endpoint, shown_url
 
-__all__ = ["Answer", "Endpoint", "Failure", "FailureKind", "Request", "Totals", "check_endpoint"]
+__all__ = ["Answer", "Endpoint", "Failure", "FailureKind", "Request", "Totals", "check_endpoint", "shown_url"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.config import EndpointConfig
 from selftrain.endpoint.attempt import LONGEST_ASKED_WAIT_SECONDS, SHOWN, Fault, ask, connect
-from selftrain.endpoint.exchange import Answer, Failure, FailureKind, Request, Totals, check_endpoint, key_of
+from selftrain.endpoint.exchange import Answer, Failure, FailureKind, Request, Totals, advice_on, check_endpoint, key_of
 from selftrain.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ class Endpoint:
             self._totals.failures += 1
             self._unanswered_in_a_row += fault.can_repeat
         times = "" if len(faults) == 1 else f" ({len(faults)} attempts)"
-        return Failure(fault.kind, f"{fault.reason}{times}", len(faults), tuple(faults))
+        advice = advice_on(self.config, fault.kind, fault.reason)
+        return Failure(fault.kind, f"{fault.reason}{times}", len(faults), tuple(faults), advice)
 
     def _seems_down(self) -> bool:
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from selftrain.config import EndpointConfig
 from selftrain.errors import ConfigError, DependencyError
 from selftrain.records import Message
-from selftrain.secrecy import holds_secret
+from selftrain.secrecy import holds_secret, without_secrets
 
 FailureKind = Literal["refused", "rate_limited", "server", "timeout", "connection", "malformed"]
 
@@ -49,12 +49,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No answer, for good. `kind` and `reason` are of the last attempt, `failures` has the kinds of all of them."""
+    """No answer, for good. `kind` and `reason` are of the last attempt, `failures` has the kinds of all of them.
+    `advice` is what to look at, where the server can be told to be another or asked otherwise than it is meant to."""
 
     kind: FailureKind
     reason: str
     attempts: int = 1
     failures: tuple[FailureKind, ...] = ()
+    advice: str | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +70,29 @@ class Totals:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+
+
+def shown_url(config: EndpointConfig) -> str:
+    """The address without what unlocks it: user, password and query."""
+    return str(without_secrets(config.url))
+
+
+def advice_on(config: EndpointConfig, kind: FailureKind, reason: str) -> str | None:
+    """What to look at where no request would be answered: an address, a model's name or a key that is wrong."""
+    url = shown_url(config)
+    if kind == "connection":
+        return f"see whether the server at {url} is up, and whether the url is right"
+    if reason.startswith(("status 401", "status 403")):
+        named = "name the environment variable that holds it in key_variable"
+        if config.key_variable is not None:
+            named = f"it does not take what {config.key_variable} (key_variable) holds"
+        return f"the server at {url} wants a key: {named}"
+    if reason.startswith("status 404"):
+        return (
+            f"see whether the url {url} is right up to and with its version (http://HOST:PORT/v1), and whether the "
+            f"server knows a model {config.model!r}"
+        )
+    return None
 
 
 def check_endpoint(config: EndpointConfig, where: str) -> None:
@@ -91,6 +116,11 @@ def key_of(config: EndpointConfig, where: str) -> str | None:
     """The key, from the environment. Raises ConfigError where it is not there or cannot be one."""
     if config.key_variable is None:
         return None
+    if holds_secret(config.key_variable):
+        raise ConfigError(
+            f"{where}.key_variable: what is given looks like the key itself; put it into an environment variable, as "
+            "`export JUDGE_KEY=...`, and write JUDGE_KEY here"
+        )
     key = os.environ.get(config.key_variable, "").strip()
     if not key:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import fsum
 from pathlib import Path
@@ -22,6 +22,7 @@ from selftrain.estimates.memory import Memory
 from selftrain.estimates.saved import SavedModel, find
 from selftrain.estimates.work import Asking, Work, count
 from selftrain.prompts import PromptSets
+from selftrain.prompts.counting import num_candidates
 from selftrain.reporting.figures import duration, size
 from selftrain.whereabouts import NO_MODEL, cache_dir
 
@@ -43,6 +44,8 @@ class Estimate:
     seconds: dict[str, float | None]
     memory: Memory | None
     has_model: bool
+    trains: bool = True
+    """False of a curated round: sampling, scoring and selection alone."""
     rounds: int = 0
     """Of the recipe; of more than `COUNTED_ROUNDS`, only so many are in the figures."""
 
@@ -77,6 +80,13 @@ class Estimate:
         """What does not go with the model's context, tokens and layers or `train.max_length`, a sentence each."""
         asked, config = self.amounts.prompts["train"].longest, self.amounts.config
         drawn = [one for one in self.work.askings if one.kind == "candidates" and one.is_drawn_here]
+        policy = config.sample.policy
+        assumed = [one.num_candidates for one in self.work.askings if one.kind == "candidates" and one.held is None]
+        if policy is not None and policy.file is not None and assumed:
+            yield (
+                "sample.policy.file is a function, a folder or a hub data set, whose candidates are not counted before "
+                f"they are read: the figures take {max(assumed)} of each prompt"
+            )
         limit = max((one.max_new_tokens for one in drawn), default=0)
         context = self.model.context if self.model is not None else None
         if context is not None and asked + limit > context:
@@ -91,12 +101,12 @@ class Estimate:
                 f"{size - 1}: no candidate ends there"
             )
         longest = config.train.max_length
-        if longest is not None and asked + limit > longest:
+        if self.trains and longest is not None and asked + limit > longest:
             yield (
                 f"train.max_length is {longest}, and an example may have {asked + limit} tokens (prompt {asked}, "
                 f"answer {limit}): a longer one ends the round with an error; raise it, or lower sample.max_new_tokens"
             )
-        if self.model is not None and self.model.linear and not self.model.targets(_targets(config)):
+        if self.trains and self.model is not None and self.model.linear and not self.model.targets(_targets(config)):
             yield (
                 f"train.lora.target_modules {_targets(config)!r} names no linear layer of the model; its layers end in "
                 f"{', '.join(sorted({name.rpartition('.')[2] for name in self.model.linear}))}"
@@ -125,15 +135,15 @@ class Estimate:
             )
 
 
-def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimate:
-    """Estimate a run of the recipe with these prompts, kept under `runs_dir`."""
+def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path, *, trains: bool = True) -> Estimate:
+    """Estimate a run of the recipe with these prompts, kept under `runs_dir`; unless it `trains`, up to selection."""
     config = composed.config.model_copy(update={"rounds": min(composed.config.rounds, COUNTED_ROUNDS)})
     is_scripted = config.sample.engine == "scripted" and config.train.trainer == "scripted"
     has_model = not is_scripted and config.model.path != NO_MODEL
     model = find(config.model, composed.folder, cache_dir()) if has_model else None
     device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
     count_tokens = counter(config.model, model) if has_model else Counter(config.model, None, None, is_scripted=True)
-    work = count(config, prompts)
+    work = count(config, prompts, _held(config, composed.folder))
     # Of a model that thinks, an answer is the least of what it writes.
     shown = prompts.train.prompts if config.model.thinking is None else ()
     completions = [one.completion for one in shown if one.completion is not None]
@@ -143,17 +153,29 @@ def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path) -> Estimat
         count_tokens.texts(completions, ended=True) if completions else None,
         last_run(config, composed.recipe, prompts.train.digest, runs_dir),
     )
+    disk, seconds = on_disk.disk(config, work, amounts, model), in_time.seconds(config, work, amounts)
+    if not trains:
+        work = replace(work, trainings=())
+        disk = {name: size for name, size in disk.items() if name not in ("adapters", "evaluation")}
+        seconds = {name: seconds[name] for name in ("sample", "score", "select")}
     return Estimate(
         work,
         amounts,
         model,
-        on_disk.disk(config, work, amounts, model),
+        disk,
         _free(runs_dir),
-        in_time.seconds(config, work, amounts),
+        seconds,
         in_memory.memory(config, work, amounts, model, device, there) if model is not None else None,
         has_model,
+        trains,
         composed.config.rounds,
     )
+
+
+def _held(config: Config, folder: Path) -> int | None:
+    """How many candidates `sample.policy.file` holds, where that can be counted."""
+    policy = config.sample.policy
+    return None if policy is None or policy.file is None else num_candidates(policy, config.prompts, folder)
 
 
 def _targets(config: Config) -> Any:
@@ -217,7 +239,8 @@ def rows(found: Estimate) -> Iterator[Row]:
     yield "tokens sampled", f"{found.sampled_tokens + found.evaluated_tokens:,.0f}", "candidates and evaluation"
     yield "tokens of prompts read", f"{found.read_tokens:,.0f}", "each prompt once, whatever the number of candidates"
     kept = "at most: all that the rule can keep" if amounts.kept_is_bound else f"the shares kept in {_run(found)}"
-    yield "tokens trained on", f"{found.trained_tokens:,.0f}", f"prompts and epochs included; {kept}"
+    if found.trains:
+        yield "tokens trained on", f"{found.trained_tokens:,.0f}", f"prompts and epochs included; {kept}"
     yield _time_row(found)
     yield from _disk_rows(found)
     yield from _memory_rows(found)

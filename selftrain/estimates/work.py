@@ -32,10 +32,14 @@ class Asking:
     block_size: int
     is_drawn_here: bool = True
     """False of candidates that exist, or that a server or another model writes."""
+    held: int | None = None
+    """Of candidates that exist, how many, where that is known; else each prompt has its number."""
 
     @property
     def answers(self) -> int:
         """How many in all."""
+        if self.held is not None:
+            return self.held
         return len(self.prompts) * self.num_candidates
 
     @property
@@ -72,11 +76,12 @@ class Work:
         return [asking for asking in self.askings if asking.arm == arm and asking.kind in kinds]
 
 
-def count(config: Config, prompts: PromptSets) -> Work:
-    """The work of a run. The headline round, at which arms are measured too, is taken to be the last."""
+def count(config: Config, prompts: PromptSets, held: int | None = None) -> Work:
+    """The work of a run. The headline round, at which arms are measured too, is taken to be the last. `held`: how many
+    candidates sample.policy.file holds, where that is known."""
     askings: list[Asking] = []
     trainings: list[Choosing] = []
-    asked = Asked(prompts)
+    asked = Asked(prompts, held)
     for arm in arms_of(config):
         of_main = shared(arm)
         for number in range(1, config.rounds + 1):
@@ -146,7 +151,8 @@ def _is_equal(one_config: Config, other: Config, section: str, number: int) -> b
 class Asked:
     """The prompts of each round, each shuffle made once: arms ask main's, unless they set `prompts.per_round`."""
 
-    def __init__(self, prompts: PromptSets) -> None:
+    def __init__(self, prompts: PromptSets, held: int | None = None) -> None:
+        self._held = held
         self.num_known = len(prompts.train.prompts)
         self._train = prompts.train
         self._found: dict[tuple[object, int], tuple[Prompt, ...]] = {}
@@ -160,15 +166,27 @@ class Asked:
         return self._found[key]
 
     def each(self, arm: Arm, number: int) -> int:
-        """Candidates of each prompt. Of a file that is also that of the prompts, the mean; what another holds is known
-        once it is read, and taken to be `UNKNOWN`."""
+        """Candidates of each prompt; of a file, the mean. What one holds whose rows cannot be counted is known once it
+        is read, and taken to be `UNKNOWN`, unless it is that of the prompts."""
         count = num_candidates(arm.config, number)
         if count is not None:
             return count
+        if self._held is not None:
+            return max(1, round(self._held / max(1, self.num_known)))
         policy = arm.config.sample.policy
         is_same = policy is not None and policy.file is not None and policy.file.path == arm.config.prompts.train.path
         num_rows = self.num_known + self._train.num_duplicates
         return max(1, round(num_rows / max(1, self.num_known))) if is_same else UNKNOWN
+
+    def held(self, arm: Arm, number: int) -> int | None:
+        """How many candidates of that round's prompts there are, at most so many of each; None where it is not known,
+        or where none are there to begin with."""
+        policy = arm.config.sample.policy
+        if self._held is None or policy is None or policy.file is None:
+            return None
+        asked, limit = len(self(arm, number)), num_candidates(arm.config, number)
+        of_round = round(self._held * asked / max(1, self.num_known))
+        return of_round if limit is None else min(of_round, limit * asked)
 
 
 def _candidates(arm: Arm, asked: Asked, number: int) -> Asking:
@@ -183,6 +201,7 @@ def _candidates(arm: Arm, asked: Asked, number: int) -> Asking:
         for_training(arm.config, number).max_new_tokens,
         one(knobs.block_size),
         arm.config.sample.policy is None or bool(arm.config.sample.policy.checkpoints),
+        asked.held(arm, number),
     )
 
 
@@ -190,7 +209,9 @@ def _training(arm: Arm, asked: Asked, number: int, selects: bool) -> Choosing:
     num_prompts = len(asked(arm, number))
     num_candidates = asked.each(arm, number)
     in_reach = min(num_prompts * number, asked.num_known)
-    return Choosing(arm.name, number, num_prompts, num_prompts * num_candidates, in_reach, selects)
+    held = asked.held(arm, number)
+    candidates = num_prompts * num_candidates if held is None else held
+    return Choosing(arm.name, number, num_prompts, candidates, in_reach, selects)
 
 
 def _measured(config: Config, arm: Arm, prompts: PromptSets, asked: Asked) -> Iterator[Asking]:

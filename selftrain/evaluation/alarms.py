@@ -184,6 +184,13 @@ def _kept_precision(rounds: Rounds, last: int, config: AlarmsConfig) -> str | No
     precision = rounds[last].get("select/kept_precision")
     if precision is None or precision >= config.kept_precision - _ROUNDING:
         return None
+    middle = rounds[last].get("score/value_p50")
+    if middle is not None and middle not in (0.0, 1.0):  # values are graded, and none of them need be wrong
+        return (
+            f"{precision:.1%} of the survivors have a value of score.correct_at or more (alarms.kept_precision "
+            f"{config.kept_precision:.1%}), and the median value of the candidates is {middle:.3g}; set "
+            "score.correct_at to what is good enough, or, where no value means right, alarms.kept_precision to 0"
+        )
     return (
         f"{precision:.1%} of the survivors are correct (alarms.kept_precision {config.kept_precision:.1%}), and wrong "
         "ones teach their mistakes; use select.rule: threshold, or raise select.threshold"

@@ -2,6 +2,7 @@
 
     rows        what is exported of an answer, and the rows of each format
     pairs       which candidates of a prompt make a preference pair
+    columns     what a candidate file's own columns hold
     writing     rows into Parquet and JSONL files, some at a time
     card        README.md, as the hub reads it
     publishing  the folder: there whole or not at all, and nobody else's overwritten

@@ -58,6 +58,10 @@ class Facts:
     tags: Sequence[str] = ()
     caveats: Sequence[str] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    opening: str = "Answers of a language model, sampled, scored and selected in one round by selftrain"
+    has_generators: bool = True
+    has_tasks: bool = True
+    own_columns: Sequence[str] = ()
 
 
 def render(facts: Facts, rows: Mapping[Format, int], samples: Mapping[Format, Sequence[Mapping[str, Any]]]) -> str:
@@ -91,7 +95,7 @@ def _body(
     facts: Facts, rows: Mapping[Format, int], samples: Mapping[Format, Sequence[Mapping[str, Any]]]
 ) -> Iterator[str]:
     yield f"# {marked(facts.title)}\n"
-    yield "Answers of a language model, sampled, scored and selected in one round by selftrain:\n"
+    yield f"{marked(facts.opening)}:\n"
     yield fenced(facts.command, "bash")
     for words in facts.caveats:
         yield f"\n> **Warning**: {marked(words)}"
@@ -100,10 +104,13 @@ def _body(
         ("part", "rows", "what"), [(f"`{name}`", f"{count:,}", TRAINERS[name]) for name, count in rows.items()]
     )
     yield "\nEvery part is there as Parquet and as JSONL. Beside the columns that trainers read:"
-    yield (
-        "`prompt_id` and `candidate_id` name the prompt and the answer, `value` is the score, `why` says why it was "
-        "kept, `generator` who wrote it, `task` which part of a mix of prompts it is from."
-    )
+    columns = ["`prompt_id` and `candidate_id` name the prompt and the answer", "`value` is the score"]
+    columns += ["`why` says why it was kept"]
+    columns += ["`generator` who wrote it"] * facts.has_generators
+    columns += ["`task` which part of a mix of prompts it is from"] * facts.has_tasks
+    yield ", ".join(columns) + "."
+    if facts.own_columns:
+        yield f"From the candidates' own file: {', '.join(map(marked, facts.own_columns))}."
     yield from (f"\n{words}" for words in facts.notes)
     yield "\n" + "\n".join(f"* {marked(name)}: {count:,}" for name, count in facts.counts.items())
     yield "\n## Loading\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selftrain.config import CurateConfig
 from selftrain.exporting import card, rows
+from selftrain.exporting.columns import Kind, values
 from selftrain.exporting.pairs import pairs
 from selftrain.exporting.publishing import CARD
 from selftrain.exporting.rows import Answered, Example, Format, Speech
@@ -21,7 +22,7 @@ from selftrain.records import Candidate, FinishReason, Prompt, Score
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How rows are made. `chat`: prompts are conversations; `tasks`: they are a mix; `generator_of` names who wrote a
-    candidate; what `is_barred` must not be in the data set, on either side of a pair."""
+    candidate, where `generators` are known; what `is_barred` must not be in the data set, on either side of a pair."""
 
     config: CurateConfig
     chat: bool
@@ -30,6 +31,9 @@ class Recipe:
     finish_reasons: tuple[FinishReason, ...]
     generator_of: Callable[[Candidate], str | None]
     is_barred: Callable[[Candidate], bool] = lambda candidate: False
+    generators: bool = True
+    own: Mapping[str, Kind] = field(default_factory=dict)
+    """Columns of the candidate file, with their types."""
 
     @property
     def formats(self) -> tuple[Format, ...]:
@@ -41,7 +45,8 @@ class Recipe:
     def example(self, prompt: Prompt, why: str, candidate: Candidate, score: Score) -> Example:
         """A candidate as a row."""
         completion = self.speech.completion(candidate)
-        return Example(prompt, completion, candidate.id, score.value, why, self.generator_of(candidate))
+        own = values(candidate.metadata, self.own)
+        return Example(prompt, completion, candidate.id, score.value, why, self.generator_of(candidate), own)
 
 
 @dataclass(slots=True)
@@ -69,7 +74,16 @@ def fill(
     shown: dict[Format, list[dict[str, Any]]] = {name: [] for name in recipe.formats}
     with ExitStack() as stack:
         tables = {
-            name: stack.enter_context(Table(folder, name, chat=recipe.chat, tasks=recipe.tasks))
+            name: stack.enter_context(
+                Table(
+                    folder,
+                    name,
+                    chat=recipe.chat,
+                    tasks=recipe.tasks,
+                    generators=recipe.generators,
+                    own=recipe.own,
+                )
+            )
             for name in recipe.formats
         }
 

@@ -35,6 +35,8 @@ class Example:
     value: float | None
     why: str
     generator: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Own columns of a candidate file, as the data set has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +121,5 @@ def _beside(example: Example) -> dict[str, Any]:
 
 
 def _of_candidate(example: Example) -> dict[str, Any]:
-    return {"candidate_id": example.candidate_id, "value": example.value, "generator": example.generator}
+    own = {"candidate_id": example.candidate_id, "value": example.value, "generator": example.generator}
+    return {**own, **example.columns}

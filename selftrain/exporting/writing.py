@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selftrain.exporting.columns import Kind
 from selftrain.exporting.rows import Format
 from selftrain.store import fault
 
@@ -25,29 +27,45 @@ _OF_CANDIDATE = [("candidate_id", pa.string()), ("value", pa.float64()), ("gener
 _BESIDE = [("prompt_id", pa.string()), ("task", pa.string()), *_OF_CANDIDATE, ("why", pa.string())]
 
 
-def schema(kind: Format, *, chat: bool, tasks: bool) -> pa.Schema:
-    """The columns of a format. `tasks`: whether prompts have any; else there is no column for them."""
+def schema(
+    kind: Format, *, chat: bool, tasks: bool, generators: bool = True, own: Mapping[str, Kind] | None = None
+) -> pa.Schema:
+    """The columns of a format. `tasks` and `generators`: whether any are known; else there is no column for them. `own`
+    are those of a candidate file."""
+    of_file = [(name, pa.type_for_alias(one)) for name, one in (own or {}).items()]
+    beside, of_candidate = [*_BESIDE, *of_file], [*_OF_CANDIDATE, *of_file]
     said = _TURNS if chat else pa.string()
     columns: dict[str, list[tuple[str, pa.DataType]]] = {
-        "prompt_completion": [("prompt", said), ("completion", said), *_BESIDE],
-        "messages": [("messages", _TURNS), *_BESIDE],
-        "text": [("text", pa.string()), *_BESIDE],
+        "prompt_completion": [("prompt", said), ("completion", said), *beside],
+        "messages": [("messages", _TURNS), *beside],
+        "text": [("text", pa.string()), *beside],
         "preference": [
             *((name, said) for name in ("prompt", "chosen", "rejected")),
             *_BESIDE[:2],
-            *((f"{side}_{name}", kind) for side in ("chosen", "rejected") for name, kind in _OF_CANDIDATE),
+            *((f"{side}_{name}", kind) for side in ("chosen", "rejected") for name, kind in of_candidate),
         ],
     }
-    return pa.schema([(name, kind) for name, kind in columns[kind] if tasks or name != "task"])
+    unknown = {"task"} if not tasks else set()
+    unknown |= {"generator", "chosen_generator", "rejected_generator"} if not generators else set()
+    return pa.schema([(name, kind) for name, kind in columns[kind] if name not in unknown])
 
 
 class Table:
     """Two files of one format, open for as long as the `with` block lasts. `count` is how many rows they have."""
 
-    def __init__(self, folder: Path, kind: Format, *, chat: bool, tasks: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: Format,
+        *,
+        chat: bool,
+        tasks: bool,
+        generators: bool = True,
+        own: Mapping[str, Kind] | None = None,
+    ) -> None:
         self.kind = kind
         self.count = 0
-        self._schema = schema(kind, chat=chat, tasks=tasks)
+        self._schema = schema(kind, chat=chat, tasks=tasks, generators=generators, own=own)
         self._paths = folder / f"{kind}.parquet", folder / f"{kind}.jsonl"
         self._rows: list[dict[str, Any]] = []
         self._waiting: list[str] = []
@@ -60,7 +78,7 @@ class Table:
 
     def add(self, row: dict[str, Any]) -> None:
         """One more row."""
-        self._rows.append({name: row[name] for name in self._schema.names})
+        self._rows.append({name: row.get(name) for name in self._schema.names})
         line = json.dumps(self._rows[-1], ensure_ascii=False, allow_nan=False)
         self._waiting.append(line.translate(_LINE_ENDS) + "\n")
         self._characters += len(self._waiting[-1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ ANCHOR = "a"
 
 class Bench:
     """The base model and tokenizer of a run, loaded once per process; adapters are mounted, never merged.
+    `where` is the knob that names the model, for messages.
 
     Nothing is loaded by the constructor: the tokenizer is at its first use, the weights are at the first `mount`.
     """
 
-    def __init__(self, config: ModelConfig, *, cache_dir: Path | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, cache_dir: Path | None = None, where: str = "model.path") -> None:
         self.config = config
+        self._where = where
         self.adopted: set[str] = set()
         """Folders of more adapters that were trained elsewhere."""
         self._cache_dir = cache_dir or default_cache_dir()
@@ -50,7 +53,7 @@ class Bench:
     def source(self) -> Source:
         """Where the model was found. A GGUF file is converted here, once per machine."""
         require_quantizable(self.config, self.device)
-        return locate(self.config, self._cache_dir)
+        return locate(self.config, self._cache_dir, self._where)
 
     @property
     def digest(self) -> Digest:
@@ -63,8 +66,9 @@ class Bench:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer alone; the weights stay on disk."""
-        return AutoTokenizer.from_pretrained(self.source.path, **self._origin)
+        """The tokenizer alone; the weights stay on disk. ConfigError: there is none that can be read."""
+        with self._reading("no tokenizer", "save the model's own beside its weights, by save_pretrained"):
+            return AutoTokenizer.from_pretrained(self.source.path, **self._origin)
 
     @cached_property
     def device(self) -> torch.device:
@@ -246,7 +250,8 @@ class Bench:
 
     @cached_property
     def _model_config(self) -> Any:
-        return AutoConfig.from_pretrained(self.source.path, **self._origin)
+        with self._reading("no config.json", "save the model again, by save_pretrained"):
+            return AutoConfig.from_pretrained(self.source.path, **self._origin)
 
     @property
     def _text_config(self) -> Any:
@@ -255,21 +260,40 @@ class Bench:
     def _load(self) -> None:
         transformers_logging.disable_progress_bar()
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 self.source.path,
                 dtype=self.dtype,
                 attn_implementation=self.config.attn_implementation,
                 use_safetensors=True,
+                output_loading_info=True,
                 **loading(self.config, self.device, self.dtype),
                 **self._origin,
             )
         except OSError as error:
             raise ConfigError(
-                f"model.path: no weights could be loaded from {self.config.path!r}: {str(error).splitlines()[0]}; "
+                f"{self._where}: no weights could be loaded from {self.config.path!r}: {str(error).splitlines()[0]}; "
                 "only safetensors weights are read"
             ) from error
+        # Of tied weights only the first name is a parameter; buffers are computed.
+        if missing := sorted({name for name, _ in model.named_parameters()} & set(found["missing_keys"])):
+            raise ConfigError(
+                f"{self._where}: {self.config.path!r} has no weights for {', '.join(missing[:3])}, which would be "
+                "random: it was not saved as a model that writes text; give one that was (a ...ForCausalLM)"
+            )
         self._model = (model if self.config.quantization is not None else model.to(self.device)).eval()
         self._pristine = Pristine(self._model)
+
+    @contextmanager
+    def _reading(self, lacking: str, remedy: str) -> Iterator[None]:
+        """ConfigError in place of what transformers raises of files that are missing or broken."""
+        source = self.source
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"{self._where}: {lacking} could be read from {source.path!r}: {type(error).__name__}: {said}; {remedy}"
+            ) from error
 
     def _require_chat_template(self) -> None:
         if self.tokenizer.chat_template is None:

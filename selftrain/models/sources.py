@@ -45,49 +45,50 @@ class Source:
     digest: Digest
 
 
-def locate(config: ModelConfig, cache_dir: Path) -> Source:
-    """Find the model; convert a GGUF file at first use. ConfigError: no such model; DependencyError: out of reach."""
+def locate(config: ModelConfig, cache_dir: Path, where: str = "model.path") -> Source:
+    """Find the model; convert a GGUF file at first use. ConfigError, which names `where`: no such model.
+    DependencyError: out of reach."""
     path = Path(config.path).expanduser()
     if config.path.startswith(PACKAGE):
-        return _from_gguf(_in_package(config.path), cache_dir)
+        return _from_gguf(_in_package(config.path, where), cache_dir)
     if path.is_file() and path.suffix == ".gguf":
         return _from_gguf(path, cache_dir)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ConfigError(f"model.path: {path} is a folder without config.json; give a folder with a saved model")
+            raise ConfigError(f"{where}: {path} is a folder without config.json; give a folder with a saved model")
         return Source(str(path), None, folder_digest(path))
     if path.suffix == ".gguf" or not HUB_ID.fullmatch(config.path):
         raise ConfigError(
-            f"model.path: {config.path!r} is not a folder, a .gguf file, a hub id or package:NAME/FILE "
+            f"{where}: {config.path!r} is not a folder, a .gguf file, a hub id or package:NAME/FILE "
             f"(looked for {path.absolute()}); correct the path"
         )
-    return _from_hub(config)
+    return _from_hub(config, where)
 
 
-def _in_package(reference: str) -> Path:
+def _in_package(reference: str, where: str) -> Path:
     name, folder, inside = package_file(reference)
     if folder is None:
         raise DependencyError(
-            f"model.path: {reference!r} needs the Python package {name!r}, which is not installed; "
+            f"{where}: {reference!r} needs the Python package {name!r}, which is not installed; "
             f"run `pip install {name.replace('_', '-')}`"
         )
     if not inside or not (folder / inside).is_file():
         known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf"))
-        raise ConfigError(f"model.path: {name} holds no file {inside!r}; its .gguf files: {', '.join(known) or 'none'}")
+        raise ConfigError(f"{where}: {name} holds no file {inside!r}; its .gguf files: {', '.join(known) or 'none'}")
     return folder / inside
 
 
-def _from_hub(config: ModelConfig) -> Source:
+def _from_hub(config: ModelConfig, where: str) -> Source:
     try:
         found = hf_hub_download(config.path, "config.json", revision=config.revision)
     except LocalEntryNotFoundError as error:
         raise DependencyError(
-            f"model.path: {config.path!r} is no local folder, and the hub cannot be reached "
+            f"{where}: {config.path!r} is no local folder, and the hub cannot be reached "
             f"({error.__cause__ or error}); check the network, or download the model and give its folder"
         ) from error
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ConfigError(
-            f"model.path: {config.path!r} (revision {config.revision or 'main'}) is no local folder, and the hub "
+            f"{where}: {config.path!r} (revision {config.revision or 'main'}) is no local folder, and the hub "
             f"does not give it: {str(error).splitlines()[0]}; check the spelling, or log in with `hf auth login`"
         ) from error
     commit = Path(found).parent.name

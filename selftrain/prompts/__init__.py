@@ -6,7 +6,8 @@
 - `building`       from a row to a prompt
 - `excluding`      which prompts leave their set
 - `sets`           what a run's prompts are
-- `brought`        candidates that exist: which rows of a file hold those of which prompt
+- `brought`        candidates that exist: which rows of a file hold those of which prompt; `bad_rows` hold none
+- `counting`       ... and how many there are
 - `schedule`       which of them a round asks
 
 Every row becomes one Prompt; duplicates collapse and are counted; a problem that stands both in a held-out set and in

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from selftrain.config import Columns, GeneratorConfig, PromptsConfig, SourceConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.prompts import files, rows
+from selftrain.prompts.bad_rows import BadRows
 from selftrain.prompts.building import identifier_of, own_words
 from selftrain.prompts.conversations import as_answer
 from selftrain.records import FinishReason, canonical_json
@@ -108,23 +109,34 @@ class BroughtCandidates:
 
 def check(generator: GeneratorConfig, config: PromptsConfig, base: Path) -> None:
     """Look at the first row of each source: that there is one, and that it has the columns of a candidate. Raises as
-    reading all of them does."""
-    for reading, place, row in _first_rows(generator, config, base):
-        reading.prompt_id(row, place)
-        reading.candidates(row, place)
+    reading all of them does, which one that cannot be read leads to, so that all such rows are named."""
+    assert generator.file is not None
+    for task, source in generator.file.sources.items():
+        where = WHERE if task is None else f"{WHERE}.mix.{task}"
+        reading, bad = _Reading(generator, source, config), BadRows(where)
+        for place, row in rows.stream(source, base, where):
+            try:
+                reading.prompt_id(row, place)
+                reading.candidates(row, place)
+            except DataError as error:
+                bad.add(error)
+            if not bad.count:
+                break
+        bad.refuse()
 
 
 def columns(generator: GeneratorConfig, config: PromptsConfig, base: Path) -> list[str]:
     """The columns that the candidates of the first row of each source bring. Raises as `check` does."""
     found: dict[str, None] = {}
-    for reading, place, row in _first_rows(generator, config, base):
+    for reading, place, row in first_rows(generator, config, base):
         found |= dict.fromkeys(reading.candidates(row, place)[0].metadata)
     return list(found)
 
 
-def _first_rows(
+def first_rows(
     generator: GeneratorConfig, config: PromptsConfig, base: Path
 ) -> Iterator[tuple[_Reading, str, rows.Row]]:
+    """Of each source: what reads its rows, the first row's place in words, and the row."""
     assert generator.file is not None
     for task, source in generator.file.sources.items():
         where = WHERE if task is None else f"{WHERE}.mix.{task}"
@@ -245,12 +257,17 @@ class _Part:
 
     def index(self, numbers: Mapping[str, int], spool_dir: Path) -> None:
         """Read all rows, and keep where those of the numbered prompts stand."""
-        owners, many = array("i"), array("i")
+        owners, many, bad = array("i"), array("i"), BadRows(self._where)
         for at, place, row in self._placed(spool_dir):
-            number = numbers.get(self._reading.prompt_id(row, place))
-            kept = self._reading.kept(row)
-            rows.require_json(kept, place)
-            count = len(self._reading.candidates(row, place))
+            try:
+                number = numbers.get(self._reading.prompt_id(row, place))
+                kept = self._reading.kept(row)
+                rows.require_json(kept, place)
+                count = len(self._reading.candidates(row, place))
+            except DataError as error:
+                bad.add(error)
+            if bad.count:
+                continue
             if number is None:
                 self.num_elsewhere += count
                 if len(self.elsewhere) < _NAMED:
@@ -259,6 +276,7 @@ class _Part:
             owners.append(number)
             many.append(count)
             self._at.append(self._put_down(kept, spool_dir) if at is None else at)
+        bad.refuse()
         owner = np.frombuffer(owners, np.int32) if owners else np.zeros(0, np.int32)
         counts = np.frombuffer(many, np.int32) if many else np.zeros(0, np.int32)
         self._order = np.argsort(owner, kind="stable")

@@ -13,6 +13,11 @@ from selftrain.prompts.rows import Numbered, plain
 _ROWS_AT_ONCE = 256
 
 
+def num_rows(path: Path) -> int:
+    """How many there are, as the file says."""
+    return int(pq.read_metadata(path).num_rows)
+
+
 def rows(path: Path, name: str) -> Numbered:
     """The rows in order, read a few at a time. What JSON cannot hold is Unusable."""
     try:

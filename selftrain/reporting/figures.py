@@ -33,6 +33,26 @@ def gain(value: float | None, low: float | None = None, high: float | None = Non
     return f"{points} [{_rounded(100 * low, sign='+')}, {_rounded(100 * high, sign='+')}]"
 
 
+def is_graded(value: float | None) -> bool:
+    """Whether a candidate's value says how good it is, rather than right (1) or wrong (0)."""
+    return value is not None and value not in (0.0, 1.0)
+
+
+def verdict(value: float | None, correct: bool | None, correct_at: float, truth: str = "", *, by_vote: bool) -> str:
+    """`right` or `wrong`; of a graded value `not correct (score.correct_at 1)`; nothing of what has none.
+
+    `truth` is what another scorer, that is only looked at, says against it; `by_vote`: the value is that of a vote.
+    """
+    if value is None or correct is None:
+        return ""
+    words = "right" if correct else "wrong"
+    if is_graded(value):
+        words = f"{'correct' if correct else 'not correct'} (score.correct_at {correct_at:g})"
+    elif truth and by_vote:
+        words = "agrees with the vote" if correct else "differs from the vote"
+    return f"{words}, {truth}" if truth else words
+
+
 def duration(seconds: float | None) -> str:
     """`3.2 s`, `38 s`, `2 min 5 s`, `3 h 12 min`."""
     if seconds is None or not _known(seconds):

@@ -38,9 +38,10 @@ def round_lines(data: Mapping[str, Any]) -> list[Line]:
     prompts = data["prompts"]
     right, kept = sum(one["right"] for one in prompts), sum(one["kept"] for one in prompts)
     every = sum(one["candidates"] for one in prompts)
-    numbers = f"{count(every)} candidates of {count(len(prompts))} prompts, {count(right)} right, {count(kept)} kept"
+    found_right = f"{count(right)} {data['right_words']}"
+    numbers = f"{count(every)} candidates of {count(len(prompts))} prompts, {found_right}, {count(kept)} kept"
     lines = [Line(f"{inert(data['arm'])} · round {data['round']}: {numbers}", "head")]
-    cells = [("prompt", "candidates", "right", "kept", "")]
+    cells = [("prompt", "candidates", data["right_words"].partition(" (")[0], "kept", "")]
     for one in prompts[:PROMPTS_SHOWN]:
         is_scored = one["scored"] > 0
         numbers_of = (count(one["candidates"]), count(one["right"]) if is_scored else MISSING, count(one["kept"]))
@@ -69,9 +70,8 @@ def candidate_lines(one: Mapping[str, Any], asked: str = "") -> list[Line]:
     """What became of a candidate and why, what was judged, and what it says, in full; `asked` is an inert line."""
     value = f"value {one['value']:g}" if one["value"] is not None else "no value"
     which = f"round {one['round']}" + (f" · candidate {one['index']}" if one["index"] is not None else "")
-    verdict = {True: "right", False: "wrong", None: ""}[one["correct"]]
     ended = f"{one['tokens']} tokens" + (f", ended by {one['finish_reason']}" if one["finish_reason"] else "")
-    parts = [FATES[one["kept"]], which, *([value] if one["index"] is not None else []), verdict, ended]
+    parts = [FATES[one["kept"]], which, *([value] if one["index"] is not None else []), one["verdict"], ended]
     lines = [Line(inert(" · ".join(part for part in parts if part)), LOOKS[one["kept"]])]
     lines += [Line(f"  {inert(what)}: {inert(str(text))}") for what, text in _judged(one)]
     return [*lines, *([Line(f"  asked: {asked}")] if asked else []), *_body(one)]

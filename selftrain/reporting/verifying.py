@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from selftrain.reporting.figures import MISSING
+from selftrain.reporting.figures import MISSING, is_graded, verdict
 from selftrain.reporting.inert import inert, inert_lines
 from selftrain.reporting.tables import Line
 
@@ -59,4 +59,7 @@ def _logged(extras: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _verdict(data: Mapping[str, Any]) -> str:
     if data["value"] is None:
         return f"{NAMES[None]}: {data['error'] or 'no scorer gave a value'}"
+    if is_graded(data["value"]):
+        words = verdict(data["value"], data["correct"], data["correct_at"], by_vote=False)
+        return f"value {data['value']:g}, {words}"
     return f"{NAMES[data['correct']]}: value {data['value']:g}, and right from {data['correct_at']:g} up"

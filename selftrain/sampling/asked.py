@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.config import EndpointConfig
-from selftrain.endpoint import Answer, Endpoint, Failure, Request
+from selftrain.endpoint import Answer, Endpoint, Failure, Request, shown_url
 from selftrain.errors import PhaseError
 from selftrain.records import Block, Candidate, Digest, FinishReason, Message, Prompt
 from selftrain.sampling.texts import Texts
@@ -80,11 +80,13 @@ class EndpointSampler:
     def _said(self, answer: Answer | Failure, block: Block, position: int) -> Said:
         prompt = block.prompts[position]
         if isinstance(answer, Failure):
-            out = (
-                f"leave prompt {prompt.id} out (prompts.train.exclude)" if answer.kind == "refused" else "look after it"
-            )
+            out = "look after it"
+            if answer.advice is not None:
+                out = answer.advice
+            elif answer.kind == "refused":
+                out = f"leave prompt {prompt.id} out (prompts.train.exclude)"
             raise PhaseError(
-                f"{self._endpoint.config.url} did not answer prompt {prompt.id} ({prompt.question[-60:]!r}): "
+                f"{shown_url(self._endpoint.config)} did not answer prompt {prompt.id} ({prompt.question[-60:]!r}): "
                 f"{answer.reason}. The candidates of the blocks before are kept; {out}, and run the same command again"
             )
         (text,), (ended,) = answer.texts, answer.finish_reasons

@@ -284,6 +284,8 @@ CANARIES = "judge:canaries"
 """Column of `Score.extras`: what a judge was asked about beside the candidates of a prompt, as [name, whether it was
 fooled]. It stands with one of the prompt's candidates."""
 MAX_CANARY_RATE = 0.2
+UNANSWERED = "the endpoint gave no answer"
+"""What the error of a candidate has in it that a server was asked about in vain."""
 INFRA_ERROR = "infra_error"
 """What the error of a candidate begins with that could not be judged because the sandbox failed."""
 

@@ -112,6 +112,8 @@ def _check_params(scorer: ScorerConfig) -> None:
         except ValidationError as error:
             problem = error.errors()[0]
             near = _near(value, _expected(problem)) if isinstance(value, str) else None
+            if isinstance(value, list) and f"{name}s" in known:
+                near = f"several stand in {name}s: write params.{name}s"
             hint = f"; {near}" if near else ""
             raise ConfigError(
                 f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {value!r:.200}){hint}"

@@ -2,6 +2,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ from selftrain.records import Message
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with model_behind_http(build_judge(tmp_path_factory.mktemp("judge"))) as (url, _):
         yield url
+
+
+class KnowsNothing(BaseHTTPRequestHandler):
+    """A server without what is asked for."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 def endpoint(url: str, **knobs: Any) -> Endpoint:
@@ -66,6 +78,41 @@ def test_every_passing_fault_is_asked_again_and_counted_by_its_kind(server: str)
     assert totals.retries == len(script)
     assert dict(totals.faults) == {"rate_limited": 2, "server": 2, "refused": 1, "malformed": 5, "connection": 2}
     assert totals.failures == 0
+
+
+def test_a_closed_port_fails_at_once_without_repetitions_and_names_the_address() -> None:
+    began = time.monotonic()
+    with endpoint("http://127.0.0.1:9", retries=0) as one:
+        results = one.complete(asking("Q", "second"))
+    assert time.monotonic() - began < 5
+    for failure in results:
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.attempts) == ("connection", 1)
+        assert failure.advice == "see whether the server at http://127.0.0.1:9 is up, and whether the url is right"
+
+
+def test_a_wrong_key_and_a_wrong_address_are_told_with_what_to_look_at(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_OF_JUDGE", "geheim")
+    for knobs, said in (({}, "name the environment"), ({"key_variable": "KEY_OF_JUDGE"}, "what KEY_OF_JUDGE")):
+        with faulty_proxy(server, ["401"]) as proxy, endpoint(proxy.url, **knobs) as one:
+            (failure,) = one.complete(asking("Q"))
+        assert isinstance(failure, Failure)
+        assert failure.advice is not None
+        assert said in failure.advice
+        assert "geheim" not in failure.advice
+    with ThreadingHTTPServer(("127.0.0.1", 0), KnowsNothing) as nothing:
+        threading.Thread(target=nothing.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{nothing.server_port}"
+        with endpoint(f"{url}?x=1") as one:
+            (failure,) = one.complete(asking("Q"))
+        nothing.shutdown()
+    assert isinstance(failure, Failure)
+    assert failure.advice == (
+        f"see whether the url {url} is right up to and with its version (http://HOST:PORT/v1), and whether the server "
+        "knows a model 'judge'"
+    )
 
 
 def test_a_refusal_that_stands_is_asked_once_and_costs_the_others_nothing(server: str) -> None:

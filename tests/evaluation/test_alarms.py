@@ -57,6 +57,13 @@ def test_a_round_that_trained_on_nothing_is_named() -> None:
     assert names({1: {"train/skipped": 1.0}, 2: {"train/skipped": 0.0}}) == []
 
 
+def test_survivors_of_graded_values_are_not_called_wrong() -> None:
+    graded = {"select/kept_precision": 0.0, "score/value_p50": 0.91}
+    assert "the median value of the candidates is 0.91" in words({1: graded})
+    assert "wrong" not in words({1: graded})
+    assert "wrong ones teach" in words({1: {**graded, "score/value_p50": 1.0}})
+
+
 def test_truncation_is_above_its_threshold_and_not_at_it() -> None:
     assert words({1: {"sample/truncated_rate": 0.0512}}).startswith("5.1% of the candidates were cut off")
     assert names({1: {"sample/truncated_rate": 0.05}}) == []

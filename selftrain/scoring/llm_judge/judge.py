@@ -10,8 +10,10 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
 
 from selftrain.config import EndpointConfig
+from selftrain.contents import require_generator
 from selftrain.endpoint import check_endpoint
 from selftrain.errors import ConfigError, UnusablePrompts
+from selftrain.parsing import near_key
 from selftrain.records import Prompt
 from selftrain.scoring import MAX_CANARY_RATE, Asked, Means, Verdict
 from selftrain.scoring.llm_judge.asking import RUBRIC, Questionnaire, check_template, default_template
@@ -20,7 +22,7 @@ from selftrain.scoring.llm_judge.hearing import Hearing
 from selftrain.scoring.llm_judge.pairwise import judge_pairs
 from selftrain.scoring.llm_judge.single import judge_each
 from selftrain.scoring.llm_judge.voices import LocalVoice, ServerVoice, Voice
-from selftrain.whereabouts import beside, is_nowhere
+from selftrain.whereabouts import beside
 
 WHERE = "score.scorers: llm_judge: params"
 CANARY_VALUE, CANARY_VALUE_OF_PAIRS = 0.5, 0.75
@@ -116,11 +118,8 @@ def check(
         raise ConfigError(
             f"{WHERE}.temperature: a model on this machine answers greedily; remove it (got {temperature})"
         )
-    if model is not None and base is not None and is_nowhere(model, base):
-        raise ConfigError(
-            f"{WHERE}.model: there is no {model!r} (looked for {(base / model).absolute()} and "
-            f"{Path(model).absolute()}), and it is no hub id; correct it"
-        )
+    if model is not None and base is not None:
+        require_generator(model, base, what=f"{WHERE}.model")
     if scale is not None and (len(scale) != 2 or not scale[0] < scale[1]):
         raise ConfigError(f"{WHERE}.scale: {list(scale)!r} is not [low, high] with low < high")
     if pairwise and scale is not None:
@@ -139,8 +138,12 @@ def _endpoint_of(given: Mapping[str, Any]) -> EndpointConfig:
     except ValidationError as error:
         problem = error.errors()[0]
         knob = ".".join(str(part) for part in ("endpoint", *problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            near = near_key(str(problem["loc"][0]), list(EndpointConfig.model_fields))
+            message = "there is no such key" + (f"; did you mean {near}?" if near else "")
         known = ", ".join(EndpointConfig.model_fields)
-        raise ConfigError(f"{WHERE}.{knob}: {problem['msg'].removeprefix('Value error, ')}; known: {known}") from None
+        raise ConfigError(f"{WHERE}.{knob}: {message}; known: {known}") from None
 
 
 class LlmJudge:

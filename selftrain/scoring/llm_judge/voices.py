@@ -10,7 +10,7 @@ from selftrain.config import EndpointConfig
 from selftrain.endpoint import Answer, Endpoint, Failure, Request
 from selftrain.errors import ConfigError
 from selftrain.records import Message
-from selftrain.scoring import Generate, Means
+from selftrain.scoring import UNANSWERED, Generate, Means
 
 # A second attempt at temperature 0 would say the same again.
 TEMPERATURE_OF_SECOND = 0.5
@@ -90,7 +90,8 @@ def _reply(result: Answer | Failure) -> Reply:
     for kind in result.failures:
         counts[f"faults/{kind}"] = counts.get(f"faults/{kind}", 0) + 1
     if isinstance(result, Failure):
-        return Reply(None, error=f"the endpoint gave no answer: {result.reason}", counts=counts)
+        advice = "" if result.advice is None else f"; {result.advice}"
+        return Reply(None, error=f"{UNANSWERED}: {result.reason}{advice}", counts=counts)
     counts |= {"prompt_tokens": result.prompt_tokens, "completion_tokens": result.completion_tokens}
     return Reply(result.texts[0], result.finish_reasons[0] != "length", counts=counts)
 

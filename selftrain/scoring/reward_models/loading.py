@@ -74,11 +74,16 @@ class Weights:
     @cached_property
     def tokenizer(self) -> Any:
         """The adapter's own where its folder has one, or else the model's."""
-        adapter = self.wanted.adapter
-        if adapter is not None and (adapter / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
-        where = self.wanted.where
-        return AutoTokenizer.from_pretrained(where.path, revision=where.revision, trust_remote_code=False)
+        adapter, where = self.wanted.adapter, self.wanted.where
+        try:
+            if adapter is not None and (adapter / "tokenizer_config.json").is_file():
+                return AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(where.path, revision=where.revision, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"score.scorers: no tokenizer could be read for {self.wanted.name!r}: {type(error).__name__}: "
+                f"{(str(error).splitlines() or [''])[0]}; save the model's own beside its weights, by save_pretrained"
+            ) from error
 
     @cached_property
     def context_length(self) -> int:

@@ -31,7 +31,7 @@ class Settings:
     reads: Reads
     system: str | None
     output: Output
-    good_label: int
+    good_label: int | None
     max_batch_tokens: int | None
     device: str
     dtype: str
@@ -142,11 +142,18 @@ def filled(template: str, fields: Mapping[str, str]) -> str:
     return holes.sub(lambda hole: fields[hole[0][1:-1]], template)
 
 
-def raw_output(logits: Sequence[float], good_label: int, what: str) -> float:
+def raw_output(logits: Sequence[float], good_label: int | None, what: str) -> float:
     """A scalar head's logit as it is; of several labels the log-odds of the good one against the others, which of two
-    labels is the difference of their logits. ConfigError: there is no such label."""
+    labels is the difference of their logits. None: 1 of two labels. ConfigError: there is no such label, or there are
+    more and none is named."""
     if len(logits) == 1:
         return logits[0]
+    if good_label is None and len(logits) > 2:
+        raise ConfigError(
+            f"score.scorers: {what} has the labels 0 to {len(logits) - 1}, and which of them good answers have is not "
+            "said; set params.good_label"
+        )
+    good_label = 1 if good_label is None else good_label
     if good_label >= len(logits):
         raise ConfigError(
             f"score.scorers: {what} has the labels 0 to {len(logits) - 1}, and good_label is {good_label}; set "

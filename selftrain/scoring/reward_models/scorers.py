@@ -7,7 +7,6 @@ A reward has no bounds and no zero of its own, so that "right" means little: a c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from selftrain.contents import place
+from selftrain.contents import base_of_adapter, place, require_tokenizer, saved_config
 from selftrain.errors import ConfigError
 from selftrain.scoring import Means
 from selftrain.scoring.reward_models.members import PAIR, Member, Output, Settings
@@ -57,7 +56,7 @@ def reward_model(
     reads: Reads = "auto",
     system: str | None = None,
     output: Output = "raw",
-    good_label: Label = 1,
+    good_label: Label | None = None,
     max_batch_tokens: Size | None = None,
     dtype: Dtype = "auto",
     device: str | None = None,
@@ -69,7 +68,8 @@ def reward_model(
     mean minus `penalty` times their standard deviation.
 
     `output`: of one label its logit as it is, of several the log-odds of `good_label` against the others (of two labels
-    the difference of their logits); `probability` is the sigmoid of that.
+    the difference of their logits); `probability` is the sigmoid of that. `good_label`: null is 1 of two labels; of
+    more it must be named.
 
     `reads`: how the model is shown prompt and answer (`rendering.render`); `system` in place of the prompt's own
     system message. A text longer than the model's context leaves its candidate unscored; nothing is cut.
@@ -114,7 +114,7 @@ def check_reward_model(base: Path | None, **params: Any) -> None:
     if base is not None:
         for one in listed:
             knobs: Mapping[str, Any] = {"model": one} if isinstance(one, str) else one
-            _check_place("reward_model", knobs, base, ("ForCausalLM", "LMHeadModel"))
+            _check_place("reward_model", knobs, base, ("ForCausalLM", "LMHeadModel"), params.get("good_label"))
 
 
 def _check_company(params: Mapping[str, Any], count: int) -> None:
@@ -148,7 +148,7 @@ def process_reward_model(
     step_separator: str = "\n",
     good_token: str | None = None,
     bad_token: str | None = None,
-    good_label: Label = 1,
+    good_label: Label | None = None,
     reads: Literal["chat", "text"] = "text",
     system: str | None = None,
     reduce: Reduce = "min",
@@ -196,7 +196,7 @@ def check_process_reward_model(base: Path | None, **params: Any) -> None:
         raise ConfigError(f"{where}.step_separator is empty, and its last token is where the model is read; set it")
     if base is not None:
         wrong = ("ForSequenceClassification",) if is_causal else ("ForCausalLM", "LMHeadModel")
-        _check_place("process_reward_model", params, base, wrong)
+        _check_place("process_reward_model", params, base, wrong, params.get("good_label"))
 
 
 def _own(model: str, adapter: str | None, revision: str | None) -> OneOf:
@@ -208,7 +208,13 @@ def _own(model: str, adapter: str | None, revision: str | None) -> OneOf:
     return one
 
 
-def _check_place(scorer: str, knobs: Mapping[str, Any], base: Path, without_head: tuple[str, ...]) -> None:
+def _check_place(
+    scorer: str,
+    knobs: Mapping[str, Any],
+    base: Path,
+    without_head: tuple[str, ...],
+    good_label: int | None,
+) -> None:
     """ConfigError where there is no such model, or where its config says that it has another head."""
     what = f"score.scorers: {scorer}: params.model"
     name = knobs["model"]
@@ -219,11 +225,31 @@ def _check_place(scorer: str, knobs: Mapping[str, Any], base: Path, without_head
     folder = found.on_disk or snapshot(name, found.revision)
     if folder.is_file():
         raise ConfigError(f"{what}: {name} is a GGUF file, which keeps no reward head; give a folder with safetensors")
-    config = folder / "config.json"
-    if not config.is_file():
-        return  # an adapter's folder, or a model of the hub that was not fetched yet
-    heads = json.loads(config.read_text()).get("architectures") or []
+    if found.on_disk is not None and (under := base_of_adapter(folder)) is not None:
+        base_folder = place(under, folder, what=f"{what}: the base of {name}").on_disk
+        if base_folder is not None:
+            saved_config(base_folder, f"{what}: the base of {name}")
+        return
+    config = saved_config(folder, what)
+    if config is None:
+        return  # a model of the hub that was not fetched yet
+    require_tokenizer(folder, what)
+    heads = config.get("architectures") or []
     if heads and all(one.endswith(without_head) for one in heads):
         raise ConfigError(
             f"{what}: {name} is a {heads[0]}, which has no head for this; give a model that was trained as one"
+        )
+    if heads and not any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in heads):
+        _check_labels(what, name, config, good_label)
+
+
+def _check_labels(what: str, name: str, config: Mapping[str, Any], good_label: int | None) -> None:
+    """ConfigError where there is no such label, or where none is named and there are more than two."""
+    labels = config.get("id2label")  # transformers writes it unless there are two of its own names
+    if not isinstance(labels, Mapping) or len(labels) < 2:
+        return
+    if good_label is None and len(labels) > 2:
+        named = ", ".join(f"{number} ({label})" for number, label in labels.items())
+        raise ConfigError(
+            f"{what}: {name} has {len(labels)} labels: {named}; set params.good_label to the one that good answers have"
         )

@@ -39,7 +39,7 @@ class StepSettings:
     step_separator: str
     good_token: str | None
     bad_token: str | None
-    good_label: int
+    good_label: int | None
     reads: Literal["chat", "text"]
     system: str | None
     reduce: Reduce
