@@ -567,7 +567,7 @@ def test_without_a_split_to_validate_it_comes_from_the_training_rows(tmp_path: P
 
 def model_folder(folder: Path, settings: str = "{}") -> str:
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
     (folder / "tokenizer_config.json").write_text(settings)
     return str(folder)
 

@@ -15,10 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from selftrain.config import Columns, GeneratorConfig, PromptsConfig, SourceConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
@@ -28,6 +25,10 @@ from selftrain.prompts.building import identifier_of, own_words
 from selftrain.prompts.conversations import as_answer
 from selftrain.records import FinishReason, canonical_json
 from selftrain.store import disk_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WHERE = "sample.policy.file"
 # What servers, libraries and selftrain itself call the ends of an answer.
@@ -243,6 +244,8 @@ class _Part:
     """The rows of one source, by prompt."""
 
     def __init__(self, reading: _Reading, source: SourceConfig, base: Path, where: str) -> None:
+        import numpy as np  # here: the doctor imports this module, and works where numpy is broken
+
         self._reading, self._source, self._base, self._where = reading, source, base, where
         self._file: BinaryIO | None = None
         self._unchanged: Callable[[], bool] = lambda: True
@@ -277,6 +280,8 @@ class _Part:
             many.append(count)
             self._at.append(self._put_down(kept, spool_dir) if at is None else at)
         bad.refuse()
+        import numpy as np
+
         owner = np.frombuffer(owners, np.int32) if owners else np.zeros(0, np.int32)
         counts = np.frombuffer(many, np.int32) if many else np.zeros(0, np.int32)
         self._order = np.argsort(owner, kind="stable")
