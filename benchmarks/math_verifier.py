@@ -119,19 +119,7 @@ def group(index: int, reference: str, texts: Sequence[str]) -> Group:
         id=f"row-{index}", identity=f"row-{index}", messages=None, text="", reference=reference, metadata={}
     )
     candidates = (
-        Candidate(
-            id=f"{index}/{number}",
-            prompt_id=prompt.id,
-            index=number,
-            wave=0,
-            text=text,
-            prompt_token_ids=(),
-            completion_token_ids=(),
-            finish_reason="stop_token",
-            seed=0,
-            policy_digest="",
-            logprobs=(),
-        )
+        Candidate.unsampled(text, id=f"{index}/{number}", prompt_id=prompt.id, index=number)
         for number, text in enumerate(texts)
     )
     return Group(prompt, tuple(candidates))

@@ -37,7 +37,7 @@ def group_of(row: dict[str, Any]) -> Group:
     metadata = {"tests": row["test"], "entry_point": row["entry_point"]}
     prompt = Prompt(task, task, None, row["prompt"], row["canonical_solution"], metadata)
     text = row["canonical_solution"]
-    return Group(prompt, (Candidate(task, task, 0, 0, text, (), (), "stop_token", 0, "", ()),))
+    return Group(prompt, (Candidate.unsampled(text, id=task, prompt_id=task),))
 
 
 def sandboxed(scorer: CombinedScorer, groups: list[Group], workers: int) -> float:

@@ -6,6 +6,7 @@ Every rank comes through here; the first one alone reads and writes receipts, an
 from __future__ import annotations
 
 import resource
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from selftrain.fingerprints import Fingerprints
 from selftrain.history import History
 from selftrain.records import Policy, Receipt, digest
 from selftrain.reporting.terminal import Phase, Terminal
-from selftrain.store import RunDirectory, is_pruned, output_digest
+from selftrain.store import TEMPORARY, RunDirectory, is_pruned, output_digest
 from selftrain.tracking import Tracker
 from selftrain.world import World
 
@@ -174,6 +175,20 @@ class Commits:
     def tokens_sampled(self, round_number: int) -> float:
         """Tokens that main sampled for training up to that round, over all attempts."""
         return sum(one.metrics["sample/tokens"] for one in self._of_main(round_number) if one.phase == "sample")
+
+    def hidden(self, out: Path) -> Path:
+        """An empty folder beside `out`, there for every rank, to be filled and then published as that."""
+        temporary = out.parent / f"{TEMPORARY}{out.name}"
+        if self.world.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self.world.barrier(f"the folder for {out}")
+        return temporary
+
+    def drop(self, work: Path) -> None:
+        """Remove the checkpoints of a training, which are of no use once its adapter is committed."""
+        if self.world.is_first:
+            shutil.rmtree(work, ignore_errors=True)
 
     def _of_main(self, last: int) -> list[Receipt]:
         return [one for one in self.run.receipts() if one.arm == "main" and one.round <= last]

@@ -7,7 +7,6 @@ the same calls, and the loop above needs no notion of where it left off. Every r
 from __future__ import annotations
 
 import math
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -34,7 +33,7 @@ from selftrain.records import Candidate, Digest, Policy, Receipt, Survivor, Trai
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.scoring import logged_metrics, truth_of
-from selftrain.store import TEMPORARY, disk_errors, publish_folder, read_jsonl, write_jsonl
+from selftrain.store import disk_errors, publish_folder, read_jsonl, write_jsonl
 from selftrain.streaming import Judging
 from selftrain.summaries import scored_words
 
@@ -166,7 +165,7 @@ class Phases:
             arm, round_number, "train", "train-improve-00", inputs, total, "steps", everywhere=True, policies=(start,)
         )
         receipt = self.commits.once(task, make)
-        self._drop_checkpoints(arm, round_number)
+        self.commits.drop(self._work(arm, round_number))
         if not receipt.files:
             return replace(otherwise, round=round_number)
 
@@ -179,7 +178,7 @@ class Phases:
             with self.terminal.phase("train", total, "steps", arm=arm.name, round=round_number) as display:
                 _, temporary = self._fit(arm, round_number, survivors, start, knobs, display)
             self.world.from_first(lambda: put_back(self.run, receipt, temporary, folder), f"putting {folder} back")
-            self._drop_checkpoints(arm, round_number)
+            self.commits.drop(self._work(arm, round_number))
 
         if receipt.arm == arm.name:
             self.commits.remakes[str(self.run.path / folder)] = make_again
@@ -192,11 +191,7 @@ class Phases:
         """Train into a hidden folder, on every rank; that folder is to be published."""
         examples = tables.read(self.run.tables(survivors)[0], Survivor)
         out = self.run.path / arm.adapter(round_number)
-        temporary = out.parent / f"{TEMPORARY}{out.name}"
-        if self.world.is_first:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        self.world.barrier(f"the folder for {out}")
+        temporary = self.commits.hidden(out)
         with disk_errors(out):
             done = self.rooms.of_arm(arm).trainer.train(
                 examples,
@@ -215,10 +210,6 @@ class Phases:
 
     def _work(self, arm: Arm, round_number: int) -> Path:
         return self.run.path / arm.folder(round_number) / ".work-train-00"
-
-    def _drop_checkpoints(self, arm: Arm, round_number: int) -> None:
-        if self.world.is_first:  # of no use once the adapter is committed
-            shutil.rmtree(self._work(arm, round_number), ignore_errors=True)
 
     def finish_round(self, arm: Arm, round_number: int, *, seconds: float, busy_before: float) -> bool:
         """Commit the round's alarms and what it cost beside the phases' work; False if that was done before."""

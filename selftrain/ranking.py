@@ -7,7 +7,6 @@ It chooses among answers and does nothing else: no phase takes it for a policy.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from selftrain.records import Candidate, Digest, Outcome, Pair, Policy, Receipt,
 from selftrain.reporting.terminal import Phase
 from selftrain.rooms import Rooms
 from selftrain.selection.demonstrations import words_of
-from selftrain.store import TEMPORARY, disk_errors, publish_folder, write_jsonl
+from selftrain.store import disk_errors, publish_folder, write_jsonl
 from selftrain.training.pairs import Pairing
 
 PAIRS_FILE = "pairs.parquet"
@@ -88,7 +87,7 @@ class Ranking:
 
         task = Task(arm, round_number, "verifier", "verifier", inputs, unit="steps", everywhere=True, policies=(start,))
         receipt = self._commits.once(task, make)
-        self._drop_checkpoints(arm, round_number)
+        self._commits.drop(self._work(arm, round_number))
         if not receipt.files:
             return None
         self._register(arm, round_number, start, receipt, folder)
@@ -108,7 +107,7 @@ class Ranking:
             with terminal.phase("verifier", None, "steps", arm=arm.name, round=round_number) as display:
                 _, temporary = self._fit(arm, round_number, start, table, display)
             self._world.from_first(lambda: put_back(self._run, receipt, temporary, folder), f"putting {folder} back")
-            self._drop_checkpoints(arm, round_number)
+            self._commits.drop(self._work(arm, round_number))
 
         self._commits.remakes[str(self._run.path / folder)] = make_again
 
@@ -145,11 +144,7 @@ class Ranking:
         began = time.monotonic()
         pairs = tables.read(self._run.path / table, Pair)
         out = self._run.path / arm.verifier(round_number) / "adapter"
-        temporary = out.parent / f"{TEMPORARY}{out.name}"
-        if self._world.is_first:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        self._world.barrier(f"the folder for {out}")
+        temporary = self._commits.hidden(out)
         with disk_errors(out):
             done = self._rooms.verifier_trainer.train(
                 pairs,
@@ -171,10 +166,6 @@ class Ranking:
 
     def _work(self, arm: Arm, round_number: int) -> Path:
         return self._run.path / arm.folder(round_number) / ".work-verifier"
-
-    def _drop_checkpoints(self, arm: Arm, round_number: int) -> None:
-        if self._world.is_first:  # of no use once the adapter is committed
-            shutil.rmtree(self._work(arm, round_number), ignore_errors=True)
 
     # Measuring
 

@@ -140,6 +140,26 @@ class Candidate:
     base_logprob: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def unsampled(
+        cls, text: str, *, id: str, prompt_id: str, index: int = 0, reasoning: str | None = None
+    ) -> Candidate:
+        """An answer that no policy sampled, as one that ended by itself, without token ids: to be judged, no more."""
+        return cls(
+            id=id,
+            prompt_id=prompt_id,
+            index=index,
+            wave=0,
+            text=text,
+            prompt_token_ids=(),
+            completion_token_ids=(),
+            finish_reason="stop_token",
+            seed=0,
+            policy_digest="",
+            logprobs=(),
+            reasoning=reasoning,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -432,7 +431,6 @@ def test_a_server_writes_candidates_with_seeds_of_their_own(
 
 
 def test_greedy_candidates_of_a_server_are_asked_for_once(tmp_path: Path, server: str) -> None:
-    logging.disable(logging.NOTSET)  # scorers that another test prepared in this process end all logging
     with faulty_proxy(server, ()) as proxy:
         recipe = scripted_recipe(
             tmp_path / "recipe",

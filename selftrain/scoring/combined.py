@@ -118,20 +118,7 @@ class CombinedScorer:
         """What the scorers say of one answer to that prompt, for a person to read: `answer` is what was taken out of
         the text, `explanation` says where and how it was compared, `parts` what each scorer gave. The text is judged as
         a candidate that ended by itself, without token ids."""
-        candidate = Candidate(
-            id="explained",
-            prompt_id=prompt.id,
-            index=0,
-            wave=0,
-            text=text,
-            prompt_token_ids=(),
-            completion_token_ids=(),
-            finish_reason="stop_token",
-            seed=0,
-            policy_digest="",
-            logprobs=(),
-            reasoning=reasoning,
-        )
+        candidate = Candidate.unsampled(text, id="explained", prompt_id=prompt.id, reasoning=reasoning)
         return self.score(Group(prompt, (candidate,)))[0]
 
     def _combined(

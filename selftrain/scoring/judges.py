@@ -17,6 +17,7 @@ from selftrain.scoring import NO_MEANS, SCORERS, Asked, BlockJudge, BuiltIn, Hol
 from selftrain.scoring.extraction import Extraction, extract
 from selftrain.scoring.functions import FunctionJudge
 from selftrain.scoring.majority import MajorityJudge, WholeAnswers
+from selftrain.scoring.results import cut
 from selftrain.scoring.rules import check_reference
 from selftrain.scoring.sandbox import Chosen
 from selftrain.scoring.structured import schema_of
@@ -246,8 +247,7 @@ class Extracting:
         if found.answer is None:
             return Verdict(0.0, None, found.why)
         verdict = next(iter(verdicts))
-        shown = found.answer if len(found.answer) <= 60 else found.answer[:59] + "…"
-        explanation = f"answer {shown!r} (from {found.why})"
+        explanation = f"answer {cut(found.answer, 60)!r} (from {found.why})"
         if verdict.explanation:
             explanation += f"; {verdict.explanation}"
         answer = found.answer if verdict.answer is None else verdict.answer

@@ -16,11 +16,12 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from selftrain.records import Prompt
+from selftrain.records import Candidate, Prompt
 from selftrain.scoring import METRIC_PREFIX, Asked, Judge, Verdict
 from selftrain.scoring.functions import FunctionJudge
 from selftrain.scoring.mathematics import math
 from selftrain.scoring.numerals import numerals
+from selftrain.scoring.results import cut
 from selftrain.scoring.rules import normal_form
 
 Normalise: TypeAlias = Literal["text", "number", "math"]
@@ -140,7 +141,7 @@ class MajorityJudge:
             else:
                 kinds[index], answers[index] = one
         names = _names(kinds, answers)
-        result = vote(kinds, self._rules, lambda kind: repr(_cut(names[kind])))
+        result = vote(kinds, self._rules, lambda kind: repr(cut(names[kind], _SHOWN)))
         verdicts = [
             _verdict(one, taken, kind, result, names) for one, taken, kind in zip(asked, found, kinds, strict=True)
         ]
@@ -165,7 +166,8 @@ class MajorityJudge:
         number = 0
         while left:
             first = left[0]
-            likeness = self._comparing.judge(replace(prompt, reference=first), [_as_asked(text) for text in left])
+            asked = [Asked(Candidate.unsampled(text, id="compared", prompt_id=""), text) for text in left]
+            likeness = self._comparing.judge(replace(prompt, reference=first), asked)
             failed = {
                 text: _Failed(one.error or "no value")
                 for text, one in zip(left, likeness, strict=True)
@@ -248,33 +250,10 @@ def _verdict(one: Asked, taken: Verdict, kind: int | None, result: Majority, nam
         why = "no vote: " + ("it was cut off" if one.candidate.finish_reason == "length" else "it has no answer")
         return Verdict(0.0, None, f"{where}{why}; {result.why}")
     value = float(kind == result.winner)
-    return Verdict(value, names[kind], f"{where}{_cut(names[kind])!r} gets {value:g}; {result.why}")
+    return Verdict(value, names[kind], f"{where}{cut(names[kind], _SHOWN)!r} gets {value:g}; {result.why}")
 
 
 def _counted(result: Majority) -> dict[str, list[float]]:
     """Of a prompt, as the metrics of the round count it."""
     counted = {COVERAGE: [float(result.winner is not None)]}
     return counted | ({} if result.share is None else {SHARE: [result.share]})
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def _as_asked(text: str) -> Asked:
-    from selftrain.records import Candidate
-
-    candidate = Candidate(
-        id="compared",
-        prompt_id="",
-        index=0,
-        wave=0,
-        text=text,
-        prompt_token_ids=(),
-        completion_token_ids=(),
-        finish_reason="stop_token",
-        seed=0,
-        policy_digest="",
-        logprobs=(),
-    )
-    return Asked(candidate, text)

@@ -26,6 +26,7 @@ from selftrain.scoring.expressions import (
     words_of,
 )
 from selftrain.scoring.perturbing import of_mathematics
+from selftrain.scoring.results import cut
 from selftrain.scoring.units import is_same, is_unit
 
 COMPARE_SECONDS = 4.0
@@ -65,7 +66,7 @@ def math(text: str, reference: str, *, fallback: Literal["none", "last_number"] 
         answer, where = last_number(text)
     if answer is None:
         return Verdict(0.0, None, where)
-    shown = answer if len(answer) <= 100 else answer[:99] + "…"
+    shown = cut(answer, 100)
     why = refusal(answer, wanted)
     if why is None:
         why = _difference(read(wanted), read(answer), same_text=ascii_form(answer) == ascii_form(wanted))

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 from selftrain.config.judging import one_group
 from selftrain.scoring import Verdict
 from selftrain.scoring.numerals import Numeral, numerals, same
+from selftrain.scoring.results import cut
 
 Take = Literal["only", "last", "first"]
 Compare = Literal["exact", "normalised", "numeric"]
@@ -139,4 +140,4 @@ def check_reference(rule: Callable[..., Verdict], reference: str, params: Mappin
 
 
 def _shown(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+    return repr(cut(text, limit))

@@ -13,25 +13,25 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from selftrain.config import VerifierConfig
 from selftrain.errors import PhaseError
 from selftrain.models import Bench, token_logprobs
-from selftrain.records import Digest, Pair, Policy, Training, digest, seed_from
+from selftrain.records import Digest, Pair, Policy, Training, digest
 from selftrain.training import lora
 from selftrain.training.arguments import settings_of_pairs
 from selftrain.training.checkpoints import find, key_of
 from selftrain.training.examples import IGNORED, ExampleOrder
 from selftrain.training.fields import check_verifier
 from selftrain.training.joined import Trimming
-from selftrain.training.norms import factors_of
 from selftrain.training.pairs import require_trainable
 from selftrain.training.steps import OnStep, Steps
 from selftrain.world import World
@@ -74,28 +74,26 @@ class VerifierTrainer:
         world.require_agreement("what the verifier is trained on", key)
         found = world.from_first(lambda: find(work, key), "looking for a checkpoint")
         reference = _reference(bench, start, pairs, world)
-        with lora.on_bench(bench, "verifier"):
-            set_seed(seed % 2**32)
-            model = lora.adapter_on(bench, start, config.lora, "verifier")
-            before = factors_of(model) if start.adapter is not None else {}
+
+        def make(model: Any) -> tuple[Any, Steps]:
             trainer = _make_trainer(model, pairs, reference, work, config, bench, seed, world)
-            steps = _PairSteps(trainer, work, key, config, found, should_stop, on_step, world)
-            trainer.add_callback(steps)
-            if world.size > 1:
-                lora.spare_ddp_the_base(model)
-            if not world.is_first:
-                set_seed(seed_from(seed, world.rank) % 2**32)  # for dropout; the new adapter is the same everywhere
-            trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
-            steps.require_finished()
+            return trainer, _PairSteps(trainer, work, key, config, found, should_stop, on_step, world)
 
-            def publish() -> Training:
-                norms = lora.norms_of(model, before)
-                lora.publish(model, out, start, bench, "verifier")
-                metrics = steps.totals(len(pairs), norms, time.perf_counter() - began)
-                last = {name: steps.rows[-1][name] for name in ("train/margin", "train/accuracy")}
-                return Training(metrics={**metrics, **last}, steps=tuple(steps.rows))
-
-            return world.from_first(publish, "publishing the verifier")
+        done = lora.trained(
+            bench,
+            start,
+            config,
+            make,
+            section="verifier",
+            out=out,
+            seed=seed,
+            examples=len(pairs),
+            found=found,
+            began=began,
+            world=world,
+        )
+        last = {name: done.steps[-1][name] for name in ("train/margin", "train/accuracy")}
+        return replace(done, metrics={**done.metrics, **last})
 
 
 def _key(pairs: Sequence[Pair], start: Policy, config: VerifierConfig, seed: int, *, ranks: int) -> Digest:

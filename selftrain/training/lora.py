@@ -6,8 +6,9 @@ import contextlib
 import gc
 import math
 import random
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ import torch
 from huggingface_hub import constants as hub
 from peft import LoraConfig, get_peft_model
 from torch.nn.parallel import DistributedDataParallel
+from transformers import set_seed
 
+from selftrain.config import TrainConfig, VerifierConfig
 from selftrain.errors import ConfigError, PhaseError
 from selftrain.models import Bench, adapter_digest, canonicalise_adapter, write_probe
-from selftrain.records import Policy
+from selftrain.records import Policy, Training, seed_from
 from selftrain.training.arguments import LORA_DEFAULTS
+from selftrain.training.checkpoints import Checkpoint
 from selftrain.training.fields import check_shape
 from selftrain.training.norms import Factors, factors_of, update_norm
+from selftrain.training.steps import Steps
 from selftrain.world import World
 
 # TRL reports every trainer to the hub otherwise; the environment variable is only read when the hub is first imported.
@@ -30,7 +35,7 @@ hub.HF_HUB_DISABLE_TELEMETRY = True
 
 
 @contextlib.contextmanager
-def on_bench(bench: Bench, section: str) -> Iterator[None]:
+def _on_bench(bench: Bench, section: str) -> Iterator[None]:
     """A training: the global generators, the bench's model and the accelerator's memory are afterwards as they were.
     `section` is that of its knobs, which the advice names where memory ran out."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -64,7 +69,45 @@ def on_bench(bench: Bench, section: str) -> Iterator[None]:
                 torch.cuda.empty_cache()
 
 
-def adapter_on(bench: Bench, start: Policy, lora: Mapping[str, Any], section: str) -> Any:
+def trained(
+    bench: Bench,
+    start: Policy,
+    config: TrainConfig | VerifierConfig,
+    make: Callable[[Any], tuple[Any, Steps]],
+    *,
+    section: str,
+    out: Path,
+    seed: int,
+    examples: int,
+    found: Checkpoint | None,
+    began: float,
+    world: World,
+) -> Training:
+    """One training on every rank, from `found` on if there is such: the adapter is made or mounted, trained, written to
+    `out`. `make` gives, of the model with its adapter, the trainer and its steps. `began` is when all of it did."""
+    with _on_bench(bench, section):
+        set_seed(seed % 2**32)
+        model = _adapter_on(bench, start, config.lora, section)
+        before = factors_of(model) if start.adapter is not None else {}
+        trainer, steps = make(model)
+        trainer.add_callback(steps)
+        if world.size > 1:
+            _spare_ddp_the_base(model)
+        if not world.is_first:
+            set_seed(seed_from(seed, world.rank) % 2**32)  # for dropout; the new adapter is the same everywhere
+        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+        steps.require_finished()
+
+        def publish() -> Training:
+            norms = _norms_of(model, before)
+            _publish(model, out, start, bench, section)
+            metrics = steps.totals(examples, norms, time.perf_counter() - began)
+            return Training(metrics=metrics, steps=tuple(steps.rows))
+
+        return world.from_first(publish, f"publishing the {'verifier' if section == 'verifier' else 'adapter'}")
+
+
+def _adapter_on(bench: Bench, start: Policy, lora: Mapping[str, Any], section: str) -> Any:
     """The base model with the start's adapter, or a new one of that shape, ready to be trained. ConfigError: fields of
     `lora`, the table of that section, that PEFT refuses, or that the start's adapter contradicts."""
     if start.adapter is None:
@@ -101,7 +144,7 @@ def as_config_error(table: str) -> Iterator[None]:
         raise ConfigError(f"{table}: {error}; correct the value") from error
 
 
-def spare_ddp_the_base(model: Any) -> None:
+def _spare_ddp_the_base(model: Any) -> None:
     """Keep DDP from sending the base model's weights from rank to rank: every rank has read the same files."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     buffers = [name for name, _ in model.named_buffers()]
@@ -118,7 +161,7 @@ def require_ranks(arguments: Any, world: World) -> None:
         )
 
 
-def norms_of(model: Any, before: Mapping[str, Factors] | None) -> dict[str, float]:
+def _norms_of(model: Any, before: Mapping[str, Factors] | None) -> dict[str, float]:
     """`train/adapter_norm`, and `train/update_norm` to the factors of before, where both have such."""
     trained = [tensor.detach() for tensor in model.parameters() if tensor.requires_grad]
     norms = {"train/adapter_norm": math.sqrt(math.fsum(float(one.float().pow(2).sum()) for one in trained))}
@@ -128,7 +171,7 @@ def norms_of(model: Any, before: Mapping[str, Factors] | None) -> dict[str, floa
     return norms
 
 
-def publish(model: Any, out: Path, start: Policy, bench: Bench, section: str) -> None:
+def _publish(model: Any, out: Path, start: Policy, bench: Bench, section: str) -> None:
     """Write the adapter and its probe to `out`. PhaseError for NaN or Inf."""
     for name, tensor in model.named_parameters():
         if tensor.requires_grad and not bool(torch.isfinite(tensor).all()):

@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from selftrain.config import TrainConfig
 from selftrain.errors import ConfigError, PhaseError
 from selftrain.models import Bench
-from selftrain.records import Policy, Survivor, Training, seed_from
+from selftrain.records import Policy, Survivor, Training
 from selftrain.training import lora
 from selftrain.training.arguments import settings
 from selftrain.training.checkpoints import find, training_key
 from selftrain.training.examples import IGNORED, ExampleOrder, require_trainable, to_dataset, without_fillers
 from selftrain.training.fields import check_shares, check_tables
 from selftrain.training.joined import Trimming
-from selftrain.training.norms import factors_of
 from selftrain.training.steps import OnStep, Steps
 from selftrain.world import World
 
@@ -61,27 +60,24 @@ class SftTrainer:
         key = training_key(survivors, start, config, seed, ranks=world.size)
         world.require_agreement("what is trained on", key)
         found = world.from_first(lambda: find(work, key), "looking for a checkpoint")
-        with lora.on_bench(bench, "train"):
-            set_seed(seed % 2**32)
-            model = lora.adapter_on(bench, start, config.lora, "train")
-            before = factors_of(model) if start.adapter is not None else {}
+
+        def make(model: Any) -> tuple[Any, Steps]:
             trainer = _make_trainer(model, survivors, work, config, bench, seed, world)
-            steps = Steps(trainer, work, key, config, found, should_stop, on_step, world)
-            trainer.add_callback(steps)
-            if world.size > 1:
-                lora.spare_ddp_the_base(model)
-            if not world.is_first:
-                set_seed(seed_from(seed, world.rank) % 2**32)  # for dropout; the new adapter is the same everywhere
-            trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
-            steps.require_finished()
+            return trainer, Steps(trainer, work, key, config, found, should_stop, on_step, world)
 
-            def publish() -> Training:
-                norms = lora.norms_of(model, before)
-                lora.publish(model, out, start, bench, "train")
-                metrics = steps.totals(len(survivors), norms, time.perf_counter() - began)
-                return Training(metrics=metrics, steps=tuple(steps.rows))
-
-            return world.from_first(publish, "publishing the adapter")
+        return lora.trained(
+            bench,
+            start,
+            config,
+            make,
+            section="train",
+            out=out,
+            seed=seed,
+            examples=len(survivors),
+            found=found,
+            began=began,
+            world=world,
+        )
 
 
 def _make_trainer(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,11 @@ PROBES = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _prepared() -> None:
-    prepare()
+def _prepared() -> Iterator[None]:
+    before = logging.root.manager.disable
+    prepare()  # for a worker's process: it ends all logging
+    yield
+    logging.disable(before)
 
 
 @pytest.mark.parametrize(

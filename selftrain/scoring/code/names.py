@@ -7,6 +7,8 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
+from selftrain.scoring.results import cut
+
 _BUILTIN = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 _SHOWN = 160
 
@@ -172,7 +174,7 @@ def with_counted_asserts(tree: ast.Module, texts: list[str]) -> str:
             if _says_nothing(node):
                 return [node]
             text = ast.unparse(node.test)
-            texts.append(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
+            texts.append(cut(text, _SHOWN))
             before = ast.parse(f"__selftrain_asserting__({len(texts) - 1})").body
             return [*before, node, *ast.parse("__selftrain_asserted__()").body]
 
