@@ -16,7 +16,7 @@ from selftrain.config import ModelConfig
 from selftrain.errors import ConfigError, DependencyError
 from selftrain.fingerprints import Fingerprints
 from selftrain.models import Bench
-from selftrain.models.quantized import loading, require_quantizable
+from selftrain.models.quantized import quantizing, require_quantizable
 from selftrain.rooms import notes_on_model
 
 GPU = torch.device("cuda", 0)
@@ -37,7 +37,7 @@ def found(monkeypatch: pytest.MonkeyPatch, *, bitsandbytes: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_four_bits_are_those_of_qlora_computed_in_the_models_numbers(dtype: torch.dtype) -> None:
-    arguments = loading(config_of(quantization="4bit"), GPU, dtype)
+    arguments = quantizing(config_of(quantization="4bit"), GPU, dtype)
     how = arguments["quantization_config"].to_dict()
     assert (how["load_in_4bit"], how["bnb_4bit_quant_type"], how["bnb_4bit_use_double_quant"]) == (True, "nf4", True)
     assert how["bnb_4bit_compute_dtype"] == str(dtype).removeprefix("torch.")
@@ -45,9 +45,9 @@ def test_four_bits_are_those_of_qlora_computed_in_the_models_numbers(dtype: torc
 
 
 def test_eight_bits_are_asked_for_and_nothing_where_nothing_is_quantized() -> None:
-    how = loading(config_of(quantization="8bit"), GPU, torch.bfloat16)["quantization_config"]
+    how = quantizing(config_of(quantization="8bit"), GPU, torch.bfloat16)["quantization_config"]
     assert (how.load_in_8bit, how.load_in_4bit) == (True, False)
-    assert loading(config_of(), GPU, torch.bfloat16) == {}
+    assert quantizing(config_of(), GPU, torch.bfloat16) == {}
 
 
 def test_quantized_weights_are_computed_in_bfloat16_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

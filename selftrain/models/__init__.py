@@ -6,6 +6,7 @@
 - `adopted`     an adapter that was trained elsewhere, looked at before it is mounted
 - `pristine`    the base model as it was when loaded, and the way back to it
 - `probe`       proof that a mounted adapter is the one that was trained
+- `turns`       turns between threads that load models and threads that compute with them
 - `likelihood`  log-probabilities that a policy gives to tokens it did not sample
 
 Importing this package imports torch, transformers and peft. The identity of adapter folders lives in

@@ -21,8 +21,9 @@ from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models.adopted import adopt
 from selftrain.models.devices import device_of
 from selftrain.models.pristine import Pristine
-from selftrain.models.quantized import loading, require_quantizable
+from selftrain.models.quantized import quantizing, require_quantizable
 from selftrain.models.sources import Source, locate
+from selftrain.models.turns import computing, loading
 from selftrain.records import Digest, Policy, Prompt
 from selftrain.whereabouts import cache_dir as default_cache_dir
 
@@ -194,7 +195,7 @@ class Bench:
         base = self.unmount()
 
         def mounted() -> Any:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), computing():
                 # peft 0.21 asks for a property that transformers 5.23 renamed; nothing of ours can.
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
                 return PeftModel.from_pretrained(base, folder, is_trainable=trainable)
@@ -260,15 +261,16 @@ class Bench:
     def _load(self) -> None:
         transformers_logging.disable_progress_bar()
         try:
-            model, found = AutoModelForCausalLM.from_pretrained(
-                self.source.path,
-                dtype=self.dtype,
-                attn_implementation=self.config.attn_implementation,
-                use_safetensors=True,
-                output_loading_info=True,
-                **loading(self.config, self.device, self.dtype),
-                **self._origin,
-            )
+            with loading():
+                model, found = AutoModelForCausalLM.from_pretrained(
+                    self.source.path,
+                    dtype=self.dtype,
+                    attn_implementation=self.config.attn_implementation,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **quantizing(self.config, self.device, self.dtype),
+                    **self._origin,
+                )
         except OSError as error:
             raise ConfigError(
                 f"{self._where}: no weights could be loaded from {self.config.path!r}: {str(error).splitlines()[0]}; "

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from selftrain.errors import DataError, PhaseError
 from selftrain.models.bench import Bench
 from selftrain.models.probe import check_probe
+from selftrain.models.turns import computing
 from selftrain.records import Policy
 
 # Of one batch: logits (256 MiB in float32), and tokens through the model. A longer sequence is a batch of its own.
@@ -68,6 +69,13 @@ def token_logprobs(
                 "shorten it"
             )
     model: Any = bench.mount(policy)
+    with computing():
+        return _logprobs(model, bench, policy, sequences, scored_from)
+
+
+def _logprobs(
+    model: Any, bench: Bench, policy: Policy, sequences: Sequence[Sequence[int]], scored_from: Sequence[int]
+) -> list[list[float]]:
     check_probe(model, policy, bench)
     wanted = [(start, tuple(ids)) for start, ids in zip(scored_from, sequences, strict=True)]
     vocabulary = model.config.get_text_config().vocab_size

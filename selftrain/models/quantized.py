@@ -32,7 +32,7 @@ def require_quantizable(config: ModelConfig, device: torch.device) -> None:
         )
 
 
-def loading(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def quantizing(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The arguments of `from_pretrained` that quantize; `dtype` is that of all that is not quantized, and computed in.
 
     4 bits are NF4, with the constants of blocks quantized in turn.

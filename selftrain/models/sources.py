@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from selftrain.config import ModelConfig
 from selftrain.contents import folder_digest
 from selftrain.errors import ConfigError, DependencyError
+from selftrain.models.turns import loading
 from selftrain.records import Digest, digest
 from selftrain.whereabouts import HUB_ID, PACKAGE, package_file
 
@@ -113,9 +114,10 @@ def _convert(file: Path, folder: Path) -> None:
     try:
         name = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **name)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **name
-        )
+        with loading():
+            model = AutoModelForCausalLM.from_pretrained(
+                file.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **name
+            )
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "source.json").write_text(json.dumps({"gguf": file.name}) + "\n")

@@ -21,6 +21,7 @@ from torch import Tensor
 from selftrain.config import SampleConfig, ThinkingConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.models import Bench, check_probe, probe_logprobs
+from selftrain.models.turns import computing
 from selftrain.records import Block, Candidate, FinishReason, Policy, Prompt
 from selftrain.sampling.cache import arrange, copied, empty_cache
 from selftrain.sampling.entropy import normalisers_and_entropies
@@ -91,11 +92,13 @@ class TransformersSampler:
 
     def sample(self, block: Block) -> tuple[Candidate, ...]:
         """All candidates of the block. PhaseError: NaN, not enough memory, or not the policy's adapter."""
-        self._mount(block.policy)
+        model = self._bench.mount(block.policy)
         rule = self._stop_rule(block.parameters.stop_strings)
         try:
-            with torch.inference_mode(), self._packed.in_use():
-                completions = self._decode(block, rule)
+            with computing():
+                self._take(model, block.policy)
+                with torch.inference_mode(), self._packed.in_use():
+                    completions = self._decode(block, rule)
         except torch.OutOfMemoryError as error:
             self._prefix = None
             raise PhaseError(
@@ -109,8 +112,7 @@ class TransformersSampler:
         """Let go of what is kept of the model: copies of its weights, the prefix that was read, the model itself."""
         self._model = self._packed = self._prefix = None
 
-    def _mount(self, policy: Policy) -> None:
-        model = self._bench.mount(policy)
+    def _take(self, model: Any, policy: Policy) -> None:
         if model is not self._model:
             check_probe(model, policy, self._bench)
             self._model, self._prefix, self._packed = model, None, Packed(model)

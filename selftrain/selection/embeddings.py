@@ -93,7 +93,10 @@ class Encoder:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            self._model = _load(contents.place(self._name, self._base, what=KNOB), self._name, self._device)
+            from selftrain.models.turns import loading
+
+            with loading():
+                self._model = _load(contents.place(self._name, self._base, what=KNOB), self._name, self._device)
         return self._model
 
 

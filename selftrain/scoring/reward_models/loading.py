@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from selftrain.contents import Place, base_of_adapter, place
 from selftrain.errors import ConfigError
 from selftrain.models.devices import device_of
+from selftrain.models.turns import loading
 
 Kind = Literal["sequence", "tokens", "causal"]
 _CLASSES: dict[Kind, Any] = {
@@ -97,7 +98,8 @@ class Weights:
         """The model, in eval mode on its device; loaded, or fetched from memory, if it is not there."""
         with self.lock:
             if self._model is None:
-                self._model = self._load()
+                with loading():
+                    self._model = self._load()
             if self._is_away:
                 self._model.to(self.device)
                 self._is_away = False

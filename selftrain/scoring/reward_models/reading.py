@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from selftrain.errors import PhaseError
+from selftrain.models.turns import computing
 from selftrain.scoring.reward_models.loading import Weights
 from selftrain.scoring.reward_models.rendering import Row
 
@@ -160,7 +161,7 @@ def forward(weights: Weights, batch: Sequence[Row], columns: Sequence[int] = (),
     """One batch, padded on the right to its longest row; the first `shared` ids, alike in all rows, are read once."""
     model = weights.model
     longest = max(len(row.ids) for row in batch)
-    with _padding(model, batch) as pad:
+    with computing(), _padding(model, batch) as pad:
         inputs: dict[str, Any] = {
             "input_ids": _padded([row.ids[shared:] for row in batch], longest - shared, pad),
             "attention_mask": _padded([(1,) * len(row.ids) for row in batch], longest, 0),
