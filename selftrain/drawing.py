@@ -33,17 +33,18 @@ class Drawing:
     """Draws and judges for one run, every rank a share of the blocks.
 
     `busy_seconds` is the time this rank spent so far inside samplers, or waiting for scores with nothing to sample;
-    `drawn_tokens` is what all ranks sampled. `tier` is that of the sandbox, where there is one: scores of another one
-    are taken only once they are committed. `rooms` are those whose models take turns where the config asks for it.
+    `drawn_tokens` is what all ranks sampled. `judged_on` is what scores depend on beside the configuration
+    (`Rooms.judged_on`): those made on another one are taken only once they are committed. `rooms` are those whose
+    models take turns where the config asks for it.
     """
 
     def __init__(
-        self, run_path: Path, world: World, *, seed: int, tier: str | None = None, rooms: Rooms | None = None
+        self, run_path: Path, world: World, *, seed: int, judged_on: str | None = None, rooms: Rooms | None = None
     ) -> None:
         self._run_path, self._rooms = run_path, rooms
         self._world = world
         self._seed = seed
-        self._tier = tier
+        self._judged_on = judged_on
         self.busy_seconds = 0.0
         self.drawn_tokens = 0
         self._begun: dict[str, Judging] = {}
@@ -100,7 +101,7 @@ class Drawing:
     def judging(self, scorer: CombinedScorer, prompts: Mapping[str, Prompt], folder: str, fingerprint: str) -> Judging:
         """The judging into that folder: the one that was begun while its blocks were drawn, or a new one."""
         if folder not in self._begun:
-            judged_with = fingerprint if self._tier is None else digest([fingerprint, self._tier])
+            judged_with = fingerprint if self._judged_on is None else digest([fingerprint, self._judged_on])
             self._begun[folder] = Judging(self._run_path, scorer, prompts, folder, judged_with)
         return self._begun[folder]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain import sampling
 from selftrain.config import ModelConfig, SampleConfig
-from selftrain.errors import PhaseError
+from selftrain.errors import Interrupted, PhaseError
 from selftrain.planning import Draw, blocks
 from selftrain.records import Candidate, Message, Policy, Prompt, SamplingParameters, digest
 from selftrain.scoring import Answered, Means
@@ -40,10 +40,16 @@ class Lender:
         self._loaded: dict[str, _Loaded] = {}
 
     def __call__(
-        self, model: str, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int
+        self,
+        model: str,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        should_stop: Callable[[], bool] | None = None,
     ) -> list[Answered]:
         """One answer per conversation, in order. Those of one call are answered in batches of like length, which depend
-        on them alone. A conversation that leaves no room for an answer has an empty one, that is not whole."""
+        on them alone. A conversation that leaves no room for an answer has an empty one, that is not whole. Raises
+        Interrupted where `should_stop()`, which is asked before each batch, says so."""
         with self._lock:
             lent = self._lent(model)
             prompts = [_as_prompt(one, lent.bench) for one in conversations]
@@ -56,6 +62,8 @@ class Lender:
             }
             open_still = sorted(set(range(len(prompts))) - set(found), key=lambda index: (lengths[index], index))
             for start in range(0, len(open_still), CONVERSATIONS_AT_A_TIME):
+                if should_stop is not None and should_stop():
+                    raise Interrupted("the scorer is closed")
                 batch = open_still[start : start + CONVERSATIONS_AT_A_TIME]
                 candidates = _drawn(lent, [prompts[index] for index in batch], max_new_tokens)
                 for index, one in zip(batch, candidates, strict=True):

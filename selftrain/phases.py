@@ -53,7 +53,9 @@ class Phases:
         self.run = commits.run
         self.world = commits.world
         self.terminal = commits.terminal
-        self._drawing = Drawing(commits.run.path, commits.world, seed=config.seed, tier=rooms.tier, rooms=rooms)
+        self._drawing = Drawing(
+            commits.run.path, commits.world, seed=config.seed, judged_on=rooms.judged_on, rooms=rooms
+        )
         self._choosing = Choosing(rooms, prompts, commits)
         self.measuring = Measuring(config, rooms, prompts, commits, self._drawing)
         self.ranking = Ranking(config, rooms, prompts, commits)

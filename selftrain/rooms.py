@@ -159,6 +159,17 @@ class Rooms:
         """The tier of the run's sandbox; None without one."""
         return None if self._sandbox is None else self._sandbox.tier
 
+    @property
+    def judged_on(self) -> str | None:
+        """What scores depend on beside the configuration: the sandbox's tier, and the kind of device that models of
+        scorers are on. None where there is neither."""
+        judged = (self._config.score, self._config.judging_held_out)
+        if not any({"model", "models"} & one.params.keys() for config in judged for one in config.scorers):
+            return self.tier
+        from selftrain.models.devices import device_of
+
+        return f"{self.tier or 'no sandbox'}, {device_of(self._config.model.device).type}"
+
     def needs_model(self) -> bool:
         """Whether any room of this run loads the policy's model at all."""
         is_scripted = self._config.sample.engine == "scripted" and self._config.train.trainer == "scripted"
@@ -264,12 +275,10 @@ class Rooms:
         """Within, the policy's weights are out of the accelerator's memory (on a CPU: dropped), and afterwards those of
         the scorer's models; each is loaded again when it is needed next."""
         self.release_policy()
-        try:
-            yield
-        finally:
-            scorer.release()
-            if isinstance(self.means.generate, Lender):
-                self.means.generate.release()
+        yield  # what is raised there ends the run, and who judges still is not waited for
+        scorer.release()
+        if isinstance(self.means.generate, Lender):
+            self.means.generate.release()
 
     def release_policy(self) -> None:
         """Let go of the policy's weights, and of what samplers keep of them."""

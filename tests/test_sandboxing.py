@@ -260,7 +260,7 @@ def test_what_is_said_of_weak_tests_is_said_of_arms_and_retention_too(tmp_path: 
 
 def test_scores_in_hand_are_not_taken_from_another_tier(tmp_path: Path) -> None:
     world = World()
-    of_tier_of = {tier: Drawing(tmp_path, world, seed=0, tier=tier) for tier in (None, "none", "landlock")}
+    of_tier_of = {tier: Drawing(tmp_path, world, seed=0, judged_on=tier) for tier in (None, "none", "landlock")}
     marks = {one.judging(None, {}, "scores", "f").fingerprint for one in of_tier_of.values()}  # type: ignore[arg-type]
     assert len(marks) == 3
 

@@ -195,7 +195,7 @@ class Bench:
         base = self.unmount()
 
         def mounted() -> Any:
-            with warnings.catch_warnings(), computing():
+            with computing(), warnings.catch_warnings():
                 # peft 0.21 asks for a property that transformers 5.23 renamed; nothing of ours can.
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
                 return PeftModel.from_pretrained(base, folder, is_trainable=trainable)

@@ -69,6 +69,7 @@ def token_logprobs(
                 "shorten it"
             )
     model: Any = bench.mount(policy)
+    _ = bench.tokenizer  # made now: Python 3.11 holds one lock for all benches while it is
     with computing():
         return _logprobs(model, bench, policy, sequences, scored_from)
 

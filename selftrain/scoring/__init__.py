@@ -29,7 +29,7 @@ The row of a candidate is never dropped or shifted: what could not be judged has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -110,9 +110,15 @@ class Generate(Protocol):
     """Greedy answers of a local model, by the run's own sampling engine."""
 
     def __call__(
-        self, model: str, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int
+        self,
+        model: str,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Sequence[Answered]:
-        """One answer per conversation, in order. The same conversations give the same answers."""
+        """One answer per conversation, in order. The same conversations give the same answers. Raises Interrupted
+        where `should_stop()`, which is asked before each batch, says so."""
 
     def special_tokens(self, model: str) -> Sequence[str]:
         """The control tokens of the model's tokenizer, longest first. The weights are not loaded."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from selftrain.config import ScoreConfig, ScorerConfig
-from selftrain.errors import DataError
+from selftrain.errors import DataError, Interrupted
 from selftrain.records import Candidate, Group, Prompt, Score
 from selftrain.scoring import (
     INFRA_ERROR,
@@ -94,6 +95,8 @@ class CombinedScorer:
         for part in sorted(self._parts, key=lambda one: one.order):
             asked = [(hand, hand.asked()) for hand in hands if part in hand.parts and hand.open_still]
             given = [(hand.group.prompt, of_hand) for hand, of_hand in asked]
+            if self.threads.is_closed:
+                raise Interrupted("the scorer is closed")
             if isinstance(part.judge, BlockJudge):
                 verdicts = part.judge.judge_block(given) if given else []
             else:
@@ -172,9 +175,10 @@ class CombinedScorer:
     def close(self) -> None:
         """End the worker processes and the threads. What a thread is judging is left without a verdict."""
         self.threads.stop()
-        for part in self._parts:
-            part.judge.close()
-        self.threads.join()
+        with ExitStack() as closing:  # each is closed, whatever another one raises
+            closing.callback(self.threads.join)
+            for part in reversed(self._parts):
+                closing.callback(part.judge.close)
 
     def __enter__(self) -> CombinedScorer:
         return self

@@ -158,6 +158,8 @@ class RuleJudge:
         try:
             found: Verdict = self._rule(text, **_of_prompt(self._rule, prompt), **self._params)
             return found
+        except MemoryError as error:  # of this process, whatever the text is
+            return Verdict(None, error=f"MemoryError: {error}")
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             if self._unusable(prompt) is not None:

@@ -47,7 +47,8 @@ def majority(
 
     A candidate that was cut off, or whose text has no answer (`extract`), has no vote and gets 0. Of tied answers none
     wins; without a winner all get 0. `score/label_coverage` is the share of prompts with a winner,
-    `score/majority_share` the most frequent answer's share of the votes, a mean over prompts with any vote.
+    `score/majority_share` the most frequent answer's share of the votes, a mean over prompts with any vote. Where the
+    machine failed at one answer of a prompt (a worker that died, a time-out), its votes are unscored.
     """
     return Rules(normalise, min_votes, min_agreement, min_agreement_of_all)
 
@@ -94,6 +95,7 @@ def vote(kinds: Sequence[int | None], rules: Rules, shown: Callable[[int], str] 
     return Majority(winner, share, f"the majority: {said}")
 
 
+UNCOUNTED = Majority(None, None, "the votes on its prompt cannot be counted")
 _Kind: TypeAlias = tuple[int | None, str]
 
 
@@ -140,6 +142,14 @@ class MajorityJudge:
                 found[index] = Verdict(None, error=f"its answer could not be compared: {one.error}")
             else:
                 kinds[index], answers[index] = one
+        could_vote = [taken for one, taken in zip(asked, found, strict=True) if one.candidate.finish_reason != "length"]
+        if unread := next((one.error for one in could_vote if one.error is not None), None):
+            # One vote more might give the others another label, so nobody has one.
+            without = Verdict(None, error=f"the votes on its prompt cannot be counted: of another answer, {unread}")
+            return [
+                _verdict(one, taken, None, UNCOUNTED, {}) if kind is None else without
+                for one, taken, kind in zip(asked, found, kinds, strict=True)
+            ]
         names = _names(kinds, answers)
         result = vote(kinds, self._rules, lambda kind: repr(cut(names[kind], _SHOWN)))
         verdicts = [

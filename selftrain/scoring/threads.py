@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 Task = Callable[[], None]
 END_SECONDS = 10.0
+JUDGING = "selftrain_judging"
 
 
 class JudgingThreads:
@@ -52,7 +53,7 @@ class JudgingThreads:
 
     def _start(self) -> None:
         if not self._threads and not self.is_closed:
-            names = (f"selftrain_judging_{number}" for number in range(self.count))
+            names = (f"{JUDGING}_{number}" for number in range(self.count))
             self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for name in names]
             for thread in self._threads:
                 thread.start()

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftrain.config import ScoreConfig
-from selftrain.errors import ConfigError, DataError
-from selftrain.scoring import SCORERS, build, check
+from selftrain.errors import ConfigError, DataError, Interrupted
+from selftrain.scoring import SCORERS, build, check, rules
 from selftrain.scoring.combined import CombinedScorer
+from selftrain.scoring.judges import RuleJudge
 
 OF_NUMBERS = ("exact", "normalised", "numeric", "regex", "math", "json_schema")
 
@@ -130,3 +131,36 @@ def test_a_mistake_in_the_config_is_refused_with_the_remedy(entry: Any, message:
 
 def test_a_whole_number_is_a_tolerance() -> None:
     check(config({"name": "numeric", "params": {"tolerance": 1}}))
+
+
+def test_a_closed_scorer_judges_no_more() -> None:
+    built = scorer("exact")
+    built.close()
+    with pytest.raises(Interrupted, match="closed"):
+        built.score(make_group(["57"]))
+
+
+def test_every_part_is_closed_whatever_another_one_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    def broken(self: RuleJudge) -> None:
+        closed.append(self)
+        raise RuntimeError("it does not close")
+
+    built = scorer("exact", "normalised")
+    monkeypatch.setattr(RuleJudge, "close", broken)
+    with pytest.raises(RuntimeError, match="does not close"):
+        built.close()
+    assert len(closed) == 2
+
+
+def test_a_rule_that_runs_out_of_memory_leaves_its_candidate_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(text: str, **knobs: Any) -> str:
+        raise MemoryError
+
+    with scorer("normalised") as built:
+        monkeypatch.setattr(rules, "normal_form", full)
+        (score,) = built.score(make_group(["57"]))
+    assert score.value is None
+    assert score.error is not None
+    assert "MemoryError" in score.error

@@ -10,7 +10,7 @@ from tiny_judges import PAIR_TEMPLATE, TEMPLATE, Kind, ModelBehindHttp, build_ju
 
 from selftrain import scoring
 from selftrain.config import ModelConfig, ScoreConfig, ScorerConfig
-from selftrain.errors import ConfigError, UnusablePrompts
+from selftrain.errors import ConfigError, Interrupted, UnusablePrompts
 from selftrain.lending import Lender, means_of
 from selftrain.records import Candidate, Group, Prompt
 from selftrain.scoring import CANARIES, SUM_PREFIX, Asked, BlockJudge, Means, Verdict
@@ -234,6 +234,13 @@ def test_a_local_judge_says_what_the_same_model_says_behind_a_server(judges: Any
     assert sums(*of_here)["completion_tokens"] == sums(*of_there)["completion_tokens"]
     here.close()
     there.close()
+
+
+def test_a_closed_local_judge_asks_nothing_more(judges: Any) -> None:
+    judge = local(judges["fair", False])
+    judge.close()
+    with pytest.raises(Interrupted, match="closed"):
+        judge.judge(prompt("a"), asked("a", "a Q"))
 
 
 def test_a_local_judge_gives_the_same_after_its_memory_was_freed(judges: Any) -> None:

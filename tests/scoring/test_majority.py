@@ -106,7 +106,9 @@ def test_expressions_are_the_same_where_each_is_right_for_the_other() -> None:
     assert found[0].answer == found[1].answer, "votes for one answer are counted together"
 
 
-def test_an_answer_that_the_machine_could_not_compare_is_unscored_and_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_machine_fails_at_one_answer_no_vote_of_its_prompt_is_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     judge = FunctionJudge.judge
 
     def killed(self: FunctionJudge, prompt: Prompt, asked: Sequence[Asked]) -> list[Verdict]:
@@ -117,10 +119,13 @@ def test_an_answer_that_the_machine_could_not_compare_is_unscored_and_no_vote(mo
     monkeypatch.setattr(FunctionJudge, "judge", killed)
     with scorer_of({"name": "majority", "params": {"normalise": "math", "min_agreement_of_all": 0.5}}) as scorer:
         found = scored(scorer, "7/2", "5", "what?", "5", "7/2")
-    assert [one.value for one in found] == [None, 0.0, 0.0, 0.0, None]
+    assert [one.value for one in found] == [None, None, 0.0, None, None]
     assert found[0].error == "its answer could not be compared: the worker died twice (signal 9)"
-    assert found[1].explanation is not None
-    assert "has 2 of 2 votes (5 candidates), under min_agreement_of_all 0.5" in found[1].explanation
+    assert found[1].error is not None, "with its vote 7/2 might have tied with 5"
+    assert found[1].error.startswith(
+        "the votes on its prompt cannot be counted: of another answer, its answer could not"
+    )
+    assert found[2].explanation == "no vote: it has no answer; the votes on its prompt cannot be counted"
 
 
 def test_a_single_answer_is_no_majority_unless_that_is_asked_for() -> None:

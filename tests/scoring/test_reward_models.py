@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tiny_rewards import answer, likes, pairs, question, tiny_reward_model, with
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from selftrain.config import ScoreConfig
-from selftrain.errors import ConfigError, DependencyError, PhaseError
+from selftrain.errors import ConfigError, DependencyError, Interrupted, PhaseError
 from selftrain.records import Group, Message, Prompt, Score
 from selftrain.scoring import build, check
 from selftrain.scoring.reward_models.loading import Weights, has_head, labels_of_adapter, wanted_model, weights_of
@@ -306,7 +307,9 @@ def test_the_head_in_an_adapters_folder_is_found_whatever_it_is_called(tmp_path:
 # Memory
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_stays_so(liking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_halved_each_time_anew(
+    liking: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = Weights(wanted_model(str(liking), Path(), adapter=None, revision=None, kind="sequence", **ON_CPU))
     whole, reader = Reader(weights, 8192), Reader(weights, 8192)
     rows = [Row(tuple(range(3, 3 + length))) for length in (40, 7, 22, 31, 5, 40, 12, 39)]
@@ -322,11 +325,13 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_so(liking: Path, monkeypa
     monkeypatch.setattr(weights.model, "forward", small)
     got = reader.read(rows)
     assert torch.tensor(got).flatten().tolist() == pytest.approx(torch.tensor(expected).flatten().tolist(), abs=1e-4)
-    assert reader.max_batch_tokens <= 90
-    assert max(sizes) > 90
-    sizes.clear()
+    # What is read next is read as in a process that ran out of nothing before.
+    assert reader.read(rows[1:5]) == Reader(weights, 8192).read(rows[1:5])
     assert reader.read(rows) == got
-    assert max(sizes) <= 90
+    assert sizes.count(max(sizes)) == 2
+    (told,) = caplog.messages[:1]
+    assert "batches of 8192 tokens do not fit into memory" in told
+    assert len([one for one in caplog.messages if "do not fit" in one]) == 2, "once a reader"
 
 
 def test_a_single_text_that_does_not_fit_ends_the_phase_in_plain_words(
@@ -418,3 +423,39 @@ def test_likes_is_what_the_tiny_models_are_taught() -> None:
     generator = random.Random(0)
     assert question(generator) != question(generator)
     assert likes("fox thank you") > likes("the fox thank you") > likes("fox") > likes("fox dog")
+
+
+def test_closed_while_it_reads_it_stops_after_the_batch_in_hand_and_nobody_waits(
+    liking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"models": [str(liking), {"model": str(liking), "scale": 2.0}], "device": "cpu", "max_batch_tokens": 1}
+    scorer = build(ScoreConfig(scorers=({"name": "reward_model", "params": params},)), Path())
+    weights = weights_of(wanted_model(str(liking), Path(), adapter=None, revision=None, kind="sequence", **ON_CPU))
+    reading, go_on, batches = threading.Event(), threading.Event(), []
+    forward = weights.model.forward
+
+    def slow(**inputs: Any) -> Any:
+        batches.append(inputs)
+        reading.set()
+        assert go_on.wait(30)
+        return forward(**inputs)
+
+    monkeypatch.setattr(weights.model, "forward", slow)
+    raised: list[BaseException] = []
+
+    def judge() -> None:
+        try:
+            scorer.score(group(asked("1 + 2"), ["3", "4", "five and six"]))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=judge)
+    thread.start()
+    assert reading.wait(30)
+    scorer.close()
+    assert batches
+    assert thread.is_alive(), "it is not waited for"
+    go_on.set()
+    thread.join(30)
+    assert [type(one) for one in raised] == [Interrupted]
+    assert len(batches) == 1

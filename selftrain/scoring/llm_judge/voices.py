@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -103,14 +105,22 @@ class LocalVoice:
 
     def __init__(self, model: str, means: Means, *, max_new_tokens: int) -> None:
         self._model, self._generate, self._max_new_tokens = model, means.generate, max_new_tokens
+        self._is_closed = threading.Event()
+        if self._generate is not None:  # on this thread: of two that import transformers at once, one gets half of it
+            importlib.import_module("selftrain.models")
 
     def special_tokens(self) -> Sequence[str]:
         """Those of its tokenizer."""
         return self._lent().special_tokens(self._model)
 
     def ask(self, questions: Sequence[Question], *, second: bool = False) -> list[Reply]:
-        """One Reply per question, in order."""
-        answers = self._lent()(self._model, [one.messages for one in questions], max_new_tokens=self._max_new_tokens)
+        """One Reply per question, in order. Raises Interrupted once it is closed."""
+        answers = self._lent()(
+            self._model,
+            [one.messages for one in questions],
+            max_new_tokens=self._max_new_tokens,
+            should_stop=self._is_closed.is_set,
+        )
         return [
             Reply(
                 one.text,
@@ -136,5 +146,5 @@ class LocalVoice:
             self._generate.release()
 
     def close(self) -> None:
-        """As `release`."""
-        self.release()
+        """Ask nothing more. The lent models are others' too, and are not waited for."""
+        self._is_closed.set()

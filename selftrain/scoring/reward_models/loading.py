@@ -124,6 +124,12 @@ class Weights:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def drop(self) -> None:
+        """Forget the model, unless somebody reads with it, who is not waited for."""
+        if self.lock.acquire(blocking=False):
+            self._model, self._is_away = None, False
+            self.lock.release()
+
     def _load(self) -> Any:
         transformers_logging.disable_progress_bar()
         wanted, labels = self.wanted, {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, Interrupted
 from selftrain.records import Prompt
 from selftrain.scoring.reward_models.rendering import Reads, Row, chat_ids, render, text_ids, without_special
 
@@ -56,6 +56,7 @@ class Member:
         self.name, self._base, self.settings = name, base, settings
         self._adapter, self._revision, self._kind = adapter, revision, kind
         self._scale, self._shift = scale, shift
+        self._is_closed = False
 
     @cached_property
     def reader(self) -> Reader:
@@ -102,6 +103,8 @@ class Member:
 
     def of_rows(self, rows: Sequence[Row], prompts: Sequence[str]) -> list[float | str]:
         """The number for each row, which belongs to that prompt, or why there is none."""
+        if self._is_closed:
+            raise Interrupted("the scorer is closed")
         weights = self.reader.weights
         with weights.lock:
             context = weights.context_length
@@ -114,6 +117,13 @@ class Member:
         """Free the memory that the model takes."""
         if "reader" in self.__dict__:
             self.reader.weights.release()
+
+    def close(self) -> None:
+        """Read nothing more, after the batch in hand, and forget the model, which is on disk."""
+        self._is_closed = True
+        if "reader" in self.__dict__:
+            self.reader.close()
+            self.reader.weights.drop()
 
     def _too_long(self, row: Row, context: int) -> str | None:
         if not row.ids:

@@ -84,8 +84,9 @@ class RewardModels:
             member.release()
 
     def close(self) -> None:
-        """As `release`: a scorer that is made again finds the weights on disk."""
-        self.release()
+        """Read nothing more. What reads meanwhile raises Interrupted after the batch in hand."""
+        for member in self._members:
+            member.close()
 
 
 def combined(numbers: Sequence[float], combine: Combine, penalty: float) -> tuple[float, float]:

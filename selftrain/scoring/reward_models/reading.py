@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gc
 import inspect
+import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +23,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from selftrain.errors import PhaseError
+from selftrain.errors import Interrupted, PhaseError
 from selftrain.models.turns import computing
 from selftrain.scoring.reward_models.loading import Weights
 from selftrain.scoring.reward_models.rendering import Row
 
+LOGGER = logging.getLogger("selftrain")
 ON_CPU = 1 << 8
 ELSEWHERE = 1 << 14
 # What rows share is read once if that saves as many tokens: a call of its own reads all weights again.
@@ -36,15 +39,18 @@ Vectors = tuple[tuple[float, ...], ...]
 
 
 class Reader:
-    """Reads rows with one model. `max_batch_tokens`, padding included, is lowered for good where memory runs out: the
-    rows at hand are then all read again, so that their numbers do not depend on where it did; None: 256 on a CPU,
-    whose caches larger batches leave, and 16,384 elsewhere. `columns` are the tokens of a causal model's vocabulary
-    whose logits are wanted."""
+    """Reads rows with one model. `max_batch_tokens`, padding included, is lowered where memory runs out, for the rows
+    at hand, which are then all read again: their numbers depend neither on where it did nor on what was read before.
+    None: 256 on a CPU, whose caches larger batches leave, and 16,384 elsewhere. `columns` are the tokens of a causal
+    model's vocabulary whose logits are wanted. Close it, from any thread: who reads then raises Interrupted, after the
+    batch in hand."""
 
     def __init__(self, weights: Weights, max_batch_tokens: int | None, columns: Sequence[int] = ()) -> None:
         self.weights, self._columns = weights, tuple(columns)
         is_cpu = weights.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (ON_CPU if is_cpu else ELSEWHERE)
+        self._is_closed = threading.Event()
+        self._has_told = False
         self._saving_pays = SAVING_PAYS_ON_CPU if is_cpu else SAVING_PAYS_ELSEWHERE
 
     def read(self, rows: Sequence[Row], prompts: Sequence[str] | None = None) -> list[Vectors]:
@@ -52,11 +58,12 @@ class Reader:
 
         Equal rows are read once. What rows of one of `prompts` (one name per row) begin with alike is read once too,
         where that saves more than a call of its own costs. Batches depend on the rows and prompts alone, not on their
-        order. PhaseError: a single row does not fit into memory.
+        order. PhaseError: a single row does not fit into memory. Interrupted: it was closed.
         """
+        limit = self.max_batch_tokens
         while True:
             try:
-                found = {row: one for batch in self._batches(rows, prompts) for row, one in self._read(batch)}
+                found = {row: one for batch in self._batches(rows, prompts, limit) for row, one in self._read(batch)}
             except _DoesNotFit as error:
                 if error.rows == 1:
                     raise PhaseError(
@@ -64,12 +71,28 @@ class Reader:
                         f"{self.weights.wanted.name}; set score.one_model_at_a_time, a smaller dtype in its params, or "
                         "free some memory"
                     ) from None
-                self.max_batch_tokens = error.rows // 2 * error.longest
+                limit = error.rows // 2 * error.longest
+                self._tell(limit)
                 _free_memory()
                 continue
             return [found[row] for row in rows]
 
-    def _batches(self, rows: Sequence[Row], prompts: Sequence[str] | None) -> Iterator[_Batch]:
+    def close(self) -> None:
+        """Read nothing more."""
+        self._is_closed.set()
+
+    def _tell(self, limit: int) -> None:
+        if not self._has_told:
+            self._has_told = True
+            LOGGER.warning(
+                "score.scorers: %s: batches of %d tokens do not fit into memory, and are read again in smaller ones; "
+                "set max_batch_tokens=%d in its params to save that",
+                self.weights.wanted.name,
+                self.max_batch_tokens,
+                limit,
+            )
+
+    def _batches(self, rows: Sequence[Row], prompts: Sequence[str] | None, limit: int) -> Iterator[_Batch]:
         """Those that share a beginning, by prompt, and then all others."""
         alone = dict.fromkeys(rows)
         if prompts is not None and self._can_share:
@@ -79,19 +102,21 @@ class Reader:
             for of_prompt in sorted(map(sorted, by_prompt.values())):
                 shared = _beginning(of_prompt)
                 if shared * (len(of_prompt) - 1) >= self._saving_pays:
-                    yield from self._of_length(of_prompt, shared)
+                    yield from self._of_length(of_prompt, shared, limit)
                     alone = {row: None for row in alone if row not in set(of_prompt)}
-        yield from self._of_length(list(alone), 0)
+        yield from self._of_length(list(alone), 0, limit)
 
-    def _of_length(self, rows: Sequence[Row], shared: int) -> Iterator[_Batch]:
+    def _of_length(self, rows: Sequence[Row], shared: int, limit: int) -> Iterator[_Batch]:
         """Longest first, so that what does not fit is found at once."""
         rows, start = sorted(rows, key=lambda row: (-len(row.ids), row)), 0
         while start < len(rows):
-            size = max(1, self.max_batch_tokens // max(1, len(rows[start].ids) - shared))
+            size = max(1, limit // max(1, len(rows[start].ids) - shared))
             yield _Batch(tuple(rows[start : start + size]), shared)
             start += size
 
     def _read(self, batch: _Batch) -> list[tuple[Row, Vectors]]:
+        if self._is_closed.is_set():
+            raise Interrupted("the scorer is closed")
         does_not_fit = None
         try:
             return list(zip(batch.rows, forward(self.weights, batch.rows, self._columns, batch.shared), strict=True))

@@ -7,6 +7,7 @@ A reward has no bounds and no zero of its own, so that "right" means little: a c
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -90,7 +91,13 @@ def reward_model(
     for one in listed:
         knobs = {"model": one} if isinstance(one, str) else dict(one)
         members.append(Member(str(knobs.pop("model")), base, settings, **knobs))
+    _import_now()
     return RewardModels(members, combine, penalty, pairwise=pairwise, one_at_a_time=means.one_at_a_time)
+
+
+def _import_now() -> None:
+    """On the thread that builds: of two that import transformers at the same time, one gets half of it."""
+    importlib.import_module("selftrain.scoring.reward_models.reading")
 
 
 def check_reward_model(base: Path | None, **params: Any) -> None:
@@ -181,6 +188,7 @@ def process_reward_model(
         device=device or means.device or "auto",
         dtype=dtype,
     )
+    _import_now()
     return ProcessRewardModel(base, settings)
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, Interrupted
 from selftrain.records import Prompt
 from selftrain.scoring import Asked, Verdict
 from selftrain.scoring.reward_models.members import raw_output, sigmoid
@@ -53,6 +53,7 @@ class ProcessRewardModel:
 
     def __init__(self, base: Path, settings: StepSettings) -> None:
         self._base, self._settings = base, settings
+        self._is_closed = False
 
     def judge(self, prompt: Prompt, asked: Sequence[Asked]) -> Sequence[Verdict]:
         """As `judge_block`, of one prompt."""
@@ -60,6 +61,8 @@ class ProcessRewardModel:
 
     def judge_block(self, block: Sequence[tuple[Prompt, Sequence[Asked]]]) -> Sequence[Sequence[Verdict]]:
         """One Verdict per candidate of each prompt, in order."""
+        if self._is_closed:
+            raise Interrupted("the scorer is closed")
         weights = self._reader.weights
         with weights.lock:
             context = weights.context_length
@@ -82,8 +85,11 @@ class ProcessRewardModel:
             self._reader.weights.release()
 
     def close(self) -> None:
-        """As `release`."""
-        self.release()
+        """Read nothing more. What reads meanwhile raises Interrupted after the batch in hand."""
+        self._is_closed = True
+        if "_reader" in self.__dict__:
+            self._reader.close()
+            self._reader.weights.drop()
 
     @property
     def _is_causal(self) -> bool:
