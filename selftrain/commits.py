@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Commits:
         self.world.check()
         for policy in task.policies:
             self.bring_back(policy)
-        started = time.monotonic()
+        started = time.monotonic() - self._begin(task)
         fingerprint = digest(self._ingredients(task))
         made = None
         if task.everywhere or self.world.is_first:
@@ -95,6 +96,22 @@ class Commits:
             ) as display:
                 made = make(fingerprint, display)
         return self.commit(task, made, seconds=time.monotonic() - started)
+
+    def _begin(self, task: Task) -> float:
+        """Note that it is begun; return the seconds that earlier attempts spent on it, on the first rank. A kill leaves
+        no word, so an attempt's end is taken to be when it last wrote a file of the round."""
+        if not self.world.is_first:
+            return 0.0
+        self.run.note("begin", task=task.key)
+        events = [one for one in self.run.journal() if one.get("event") in ("attempt", "begin")]
+        files = (self.run.path / task.arm.folder(task.round_number)).rglob("*")
+        written = [path.stat().st_mtime for path in files if path.is_file()] if len(events) > 1 else []
+        spent = 0.0
+        for begun, ended in pairwise(events):
+            if begun.get("task") == task.key:
+                spent += max((one for one in written if begun["time"] <= one <= ended["time"]), default=begun["time"])
+                spent -= begun["time"]
+        return spent
 
     def known(self, task: Task) -> Receipt | None:
         """The receipt if the phase is committed, or if main has committed the same with the same ingredients.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from worlds import command, model_recipe, results_of, scripted_recipe, selftrain
+
+from selftrain.store import RunDirectory
 
 KILLED = -signal.SIGKILL
 
@@ -23,6 +26,41 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, l
     done = selftrain("run", recipe, "--runs-dir", folder / "runs", SELFTRAIN_FAULT=f"count:{points}")
     assert done.returncode == 0, done.stderr
     return recipe, folder / "runs" / "tiny", points.read_text().splitlines()
+
+
+DIES_IN_THE_SECOND_BLOCK = """
+import os, pathlib, signal
+first_answer, asked = answer, []
+
+def answer(prompt, seed, policy_round):
+    asked.extend([prompt.id] if seed and int(prompt.reference) <= 12 else [])
+    if len(asked) == 20 and not pathlib.Path(__file__).with_name("killed").exists():
+        pathlib.Path(__file__).with_name("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return first_answer(prompt, seed, policy_round)
+"""
+
+
+def test_what_a_killed_attempt_spent_on_a_phase_is_counted_and_the_time_between_is_not(tmp_path: Path) -> None:
+    recipe, run = scripted_recipe(tmp_path / "recipe", arms=[]), tmp_path / "tiny"
+    with (recipe.parent / "answers.py").open("a") as file:
+        file.write(DIES_IN_THE_SECOND_BLOCK)
+    assert selftrain("run", recipe, "--runs-dir", tmp_path).returncode == KILLED
+    # As if the attempt had begun to sample 50 seconds before its last block, a thousand seconds ago.
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "begin"
+    assert events[-1]["task"].endswith("001/sample-wave-00")
+    ended = time.time() - 1000
+    for path in run.glob("arms/**/*"):
+        os.utime(path, (ended, ended))
+    for event in events:
+        event["time"] = ended - 50
+    (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert selftrain("run", recipe, "--runs-dir", tmp_path).returncode == 0
+    (receipt,) = [one for one in RunDirectory(run).receipts() if one.key.endswith("main/rounds/001/sample-wave-00")]
+    assert 50 < receipt.seconds < 100
+    assert receipt.metrics["sample/phase_seconds"] == receipt.seconds
+    assert all(one.seconds < 40 for one in RunDirectory(run).receipts() if one.key != receipt.key)
 
 
 def commits_of(run: Path) -> list[str]:
