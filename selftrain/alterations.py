@@ -11,6 +11,8 @@ from selftrain.store import read_json
 
 # A difference in what is only known by its content: both sides are digests, or one is not there.
 OF_CONTENT = re.compile(r"(.+): ('[0-9a-f]{64}'|'\(absent\)'|None) -> ('[0-9a-f]{64}'|'\(absent\)'|None)")
+# From when on a held-out answer is right: of the scorers that judge it, who may have it from elsewhere.
+OF_BAR = re.compile(r"scoring\.score\.correct_at: (.+) -> (.+)")
 # What such keys are, in words, by how they end.
 CONTENTS = (
     (re.compile(r"(?:^|.*\.)(?:scorer_)?sources\.(.+)"), r"the source of \1"),
@@ -47,6 +49,9 @@ def refusal(key: str, changed: Sequence[str], where: Path, recipe: Path | None =
 
 def in_words(difference: str) -> str:
     """A line of `differences`, with words in place of digests, which tell people nothing."""
+    if (bar := OF_BAR.fullmatch(difference)) is not None:
+        keeps = f"held-out answers were right from {bar[1]} up; evaluate.correct_at={bar[1]} keeps that"
+        return f"evaluate.correct_at: {bar[1]} -> {bar[2]} ({keeps})"
     found = OF_CONTENT.fullmatch(difference)
     if found is None or not any(len(side) > 60 for side in found.groups()[1:]):
         return difference

@@ -28,7 +28,7 @@ from selftrain.selection.demonstrations import MIXED, demonstrations, num_to_mix
 from selftrain.selection.sifting import Sifting, Source
 from selftrain.selection.survivors import to_survivor
 from selftrain.store import RunDirectory, write_jsonl
-from selftrain.summaries import funnel_words
+from selftrain.summaries import funnel_words, way_on
 
 FROM_SEED_DATA = "select/from_seed_data"
 SURVIVORS_FILE = "survivors.parquet"
@@ -296,6 +296,6 @@ def _require_enough(turn: Turn, metrics: Mapping[str, float]) -> None:
     if metrics["select/kept"] < turn.knobs.min_survivors:
         raise PhaseError(
             f"round {turn.round_number} of {turn.arm.name}: {metrics['select/kept']:.0f} survivors, and "
-            f"select.min_survivors is {turn.knobs.min_survivors}; the funnel: {funnel_words(metrics)}. Sample more "
-            "candidates, lower the threshold, or lower min_survivors"
+            f"select.min_survivors is {turn.knobs.min_survivors}; the funnel: {funnel_words(metrics)}. The way on: "
+            f"{way_on(metrics)}, or lower min_survivors"
         )

@@ -157,7 +157,10 @@ def show(
     ] = None,
     kept: Annotated[bool, typer.Option("--kept", help="Only candidates that were trained on.")] = False,
     rejected: Annotated[bool, typer.Option("--rejected", help="Only candidates that were not.")] = False,
-    limit: Annotated[int, typer.Option(help="So many candidates of each kind.", metavar="K", min=1)] = 5,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="So many candidates of each kind; 5 unless set.", metavar="K", min=1, show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as data.")] = False,
 ) -> None:
     """Look into a run: what was asked, what was answered, what was kept, and why the rest was not."""

@@ -72,6 +72,8 @@ class Commits:
     history: History
     remakes: dict[str, Callable[[], None]] = field(default_factory=dict)
     """By the folder of an adapter: what trains it again, on every rank."""
+    made: set[str] = field(default_factory=set)
+    """The keys of what this attempt committed: asked for again, it is no news."""
 
     def once(self, task: Task, make: Callable[[str, Phase], Made | None]) -> Receipt:
         """The task's receipt: the committed one, or that of doing the work now, told to the terminal.
@@ -81,7 +83,7 @@ class Commits:
         """
         receipt = self.known(task)
         if receipt is not None:
-            if receipt.key == task.key:
+            if receipt.key == task.key and task.key not in self.made:
                 self.terminal.kept(task.phase, arm=task.arm.name, round=task.round_number)
             return receipt
         self.world.check()
@@ -161,6 +163,7 @@ class Commits:
 
         receipt = self.world.from_first(write, f"committing {task.key}")
         task.arm.receipts[task.key] = receipt
+        self.made.add(task.key)
         self.tracker.log(self.history.rows([receipt]))
         return receipt
 

@@ -136,6 +136,12 @@ def base_of_adapter(folder: Path) -> str | None:
     return None if found is None else found.get("base_model_name_or_path")
 
 
+def task_of_adapter(folder: Path) -> str | None:
+    """What PEFT calls the task of an adapter's folder, as `SEQ_CLS`; None where it is no adapter's, or does not say."""
+    found = _mapping(folder / ADAPTER, "an adapter's folder")
+    return None if found is None else found.get("task_type")
+
+
 def _mapping(file: Path, what: str, *needed: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None

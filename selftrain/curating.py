@@ -8,6 +8,7 @@ have changed.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -38,7 +39,7 @@ from selftrain.selection.demonstrations import MIXED
 from selftrain.selection.steps import written
 from selftrain.starting import joined, under_way
 from selftrain.store import RunDirectory, read_json
-from selftrain.summaries import funnel_words, round_rows
+from selftrain.summaries import funnel_words, round_rows, way_on
 
 ROUND = 1
 LAYOUT = 3
@@ -193,7 +194,8 @@ def _export(phases: Phases, curated: Curated, folder: Path, command: str) -> Map
     if not survivors.rows:
         raise PhaseError(
             f"no candidate survived, so there is nothing to export: {funnel_words(survivors.metrics)}. "
-            f"`selftrain show {phases.run.path} --round 1` shows why; lower the threshold, or sample more candidates"
+            f"`selftrain show {shlex.quote(str(phases.run.path))} --round 1` shows why; "
+            f"{way_on(survivors.metrics)}"
         )
     caveats = tuple(sandboxing.caveats(config, read_json(phases.run.path / "config.json").get("sandbox")))
     prompts = curated.asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -59,7 +60,7 @@ class Columns:
 
 
 def command_words(composed: Composed, layers: Sequence[str], overrides: Sequence[str]) -> str:
-    """The command as another person could type it: no secrets, no paths of this machine."""
+    """The command as another person could type it into a shell: no secrets, no paths of this machine."""
     path = composed.recipe
     name = path.parent.name if path.name == "recipe.yaml" or path in recipes().values() else path.name
     words = ["selftrain", "curate", name]
@@ -67,7 +68,7 @@ def command_words(composed: Composed, layers: Sequence[str], overrides: Sequence
     for one in overrides:
         key, _, value = one.partition("=")
         words.append(f"{key}={HIDDEN if SECRET.search(key) else _value(value)}")
-    return " ".join(f'"{word}"' if any(one in " \"'\\$`{}[]()|&;<>*?" for one in word) else word for word in words)
+    return shlex.join(words)
 
 
 def _value(text: str) -> str:
@@ -261,7 +262,8 @@ def _pairs(config: Config) -> str | None:
     many = "one pair" if limit == 1 else f"at most {limit} pairs"
     return (
         f"Preference pairs (`{config.curate.pairs}`): {PAIRS[config.curate.pairs]}, {many} per prompt. Rejected "
-        "answers were scored and finished; equal values and equal texts make no pair."
+        "answers were scored and finished; equal values and equal texts make no pair, and no text is in two of a "
+        "prompt's pairs, kept or not."
         + (" Those that share words with an evaluation set are left out." if config.select.decontaminate else "")
         + _rejected_at(config)
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from selftrain import tables
 from selftrain.config import ScoreConfig
+from selftrain.errors import PhaseError
 from selftrain.planning import Draw, blocks
 from selftrain.records import Block, Candidate, Group, Policy, Prompt, Score, digest
 from selftrain.reporting.terminal import Phase
@@ -137,7 +138,11 @@ class Drawing:
             self._judge_blocks(owed, drawn, judging, display)
         self.busy_seconds += time.monotonic() - started
         tally = together(self._world.gather(together([kept, judging.tally]), f"all scores of {folder}"))
-        require_scored(tally, config)
+        try:
+            require_scored(tally, config)
+        except PhaseError:
+            display.undo(judging.num_unpublished)
+            raise
         judging.publish_unscored()
         self._world.barrier(f"the unscored blocks of {folder}")
         del self._begun[folder]

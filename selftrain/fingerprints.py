@@ -279,9 +279,11 @@ class Parts:
         return {"seed": self._config.seed, "model": self._model(), "verifier": knobs and knobs.of_score(), **asked}
 
     def _retention(self, round_number: int) -> dict[str, Any]:
+        scoring = self._scoring_held_out(self._config.evaluate.retention_scorers)
+        scoring["score"]["correct_at"] = self._config.judging_retention.correct_at
         return {
             **self._evaluate(round_number),
-            "scoring": self._scoring_held_out(self._config.evaluate.retention_scorers),
+            "scoring": scoring,
             "scorers": fingerprinted(self._config.evaluate)["retention_scorers"],
             "scorer_sources": self._retention_plugins,
             "prompts": {"retention": self._prompts.get("retention")},

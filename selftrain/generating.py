@@ -14,6 +14,7 @@ from selftrain.endpoint import check_endpoint
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.planning import Draw
 from selftrain.prompts import PromptSet, brought
+from selftrain.prompts.cells import NOT_FINITE, READ, Unusable
 from selftrain.records import Digest, Policy, digest
 from selftrain.reporting.terminal import Terminal
 from selftrain.sampling import Generator, Sampler
@@ -134,11 +135,13 @@ def _check_given(config: Config, folder: Path, *, has_held_out: bool) -> None:
         for one in named:
             if "column" not in one.params:
                 raise ConfigError(f"score.scorers: given needs params.column; the file has: {', '.join(known)}")
-            if one.params["column"] not in known:
+            name = one.params["column"]
+            if name not in known:
                 raise ConfigError(
                     f"score.scorers: given: params.column: the first row of sample.policy.file has no column "
-                    f"{one.params['column']!r}; it has: {', '.join(known)}"
+                    f"{name!r}; it has: {', '.join(known)}"
                 )
+            _require_read("score.scorers: given: params.column", name, known[name])
 
 
 def check_columns(config: Config, folder: Path) -> None:
@@ -153,6 +156,18 @@ def check_columns(config: Config, folder: Path) -> None:
         raise ConfigError(
             f"curate.columns: the first row of sample.policy.file brings no column {missing[0]!r}; it brings: "
             f"{', '.join(known) or 'none'}"
+        )
+    for name in wanted:
+        _require_read("curate.columns", name, known[name])
+
+
+def _require_read(where: str, name: str, unread: Unusable | None) -> None:
+    """Raise ConfigError for a column of candidates that holds what is not read; one without a number may have it in
+    other rows."""
+    if unread is not None and unread.what != NOT_FINITE:
+        raise ConfigError(
+            f"{where}: the column {name!r} of sample.policy.file holds {unread.what} in the first row, which is not "
+            f"read ({READ} are); write it as one of those, or name another column"
         )
 
 

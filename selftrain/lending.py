@@ -56,7 +56,7 @@ class Lender:
             lengths = [len(lent.sampler.render(one)) for one in prompts]
             context = lent.sampler.context_length
             found = {
-                index: Answered("", False, length, 0)
+                index: Answered("", False, length, 0, context)
                 for index, length in enumerate(lengths)
                 if context is not None and length >= context
             }
@@ -67,8 +67,9 @@ class Lender:
                 batch = open_still[start : start + CONVERSATIONS_AT_A_TIME]
                 candidates = _drawn(lent, [prompts[index] for index in batch], max_new_tokens)
                 for index, one in zip(batch, candidates, strict=True):
-                    is_whole = one.finish_reason != "length"
-                    found[index] = Answered(one.text, is_whole, lengths[index], len(one.completion_token_ids))
+                    is_whole, said = one.finish_reason != "length", len(one.completion_token_ids)
+                    full = None if is_whole or said == max_new_tokens else context
+                    found[index] = Answered(one.text, is_whole, lengths[index], said, full)
             return [found[index] for index in range(len(prompts))]
 
     def special_tokens(self, model: str) -> tuple[str, ...]:

@@ -90,7 +90,9 @@ def steps(config: Config, prompts: PromptSets) -> Iterator[str]:
     yield from _sets(config, prompts)
     if config.evaluate.scorers and prompts.held_out():
         named = ", ".join(one.name + " (only reported)" * (not one.weight) for one in config.evaluate.scorers)
-        yield f"held-out answers are judged by {named} (evaluate.scorers), candidates by score.scorers"
+        bars = [one.correct_at for one in (config.judging_held_out, config.score)]
+        apart = f", right from {bars[0]:g} up" * (bars[0] != bars[1])
+        yield f"held-out answers are judged by {named} (evaluate.scorers){apart}, candidates by score.scorers"
     yield f"round 0: {_evaluation(config, prompts, 0)}"
     asked: dict[Any, int] = {}
     starts = _starts(config)

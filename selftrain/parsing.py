@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -39,7 +39,7 @@ def _is_of_wrong_items(error: Any, found: list[Any]) -> bool:
 
 
 def _explain(error: Any, data: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in _readable(error["loc"], data))
+    path = ".".join(str(part) for part in readable(error["loc"], data))
     if error["type"] == "extra_forbidden":
         near = near_key(path, list(_all_keys(Config)))
         return f"{path}: there is no such key" + (f"; did you mean {near}?" if near else "; see `selftrain plan`")
@@ -53,7 +53,19 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     if error["type"] == "model_type" and isinstance(error["input"], bool):
         switch = "write {} for the defaults" if error["input"] else "write null to leave it out"
         return f"{path}: it takes knobs of its own (got {str(error['input']).lower()}); {switch}"
-    return f"{path}: {message} (got {error['input']!r})"
+    return f"{path}: {said(error)}"
+
+
+def said(error: Any) -> str:
+    """A mistake of pydantic's in the words of people who write YAML, with the value seen."""
+    given = error["input"]
+    if error["type"] in ("model_type", "dict_type"):
+        return f"it takes knobs of its own, as {{knob: value}} (got {given!r})"
+    if error["type"] not in ("tuple_type", "list_type"):
+        return f"{error['msg'].removeprefix('Value error, ')} (got {given!r})"
+    if isinstance(given, Mapping) and given and all(str(key).isdigit() for key in given):
+        return f"a list is given as a whole, [..., ...], and not by the numbers of its items (got {given!r})"
+    return f"it takes a list, as [{given if isinstance(given, str | int | float) else '...'}] (got {given!r})"
 
 
 def near_key(path: str, known: Sequence[str]) -> str | None:
@@ -65,7 +77,7 @@ def near_key(path: str, known: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
-def _readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:
+def readable(loc: tuple[Any, ...], data: Any) -> Iterator[Any]:
     """The parts of a location that exist in the data: pydantic adds names of union members in between."""
     for number, part in enumerate(loc):
         if (isinstance(data, dict) and part in data) or (

@@ -30,6 +30,7 @@ SCORE_COLUMNS = ("candidate_id", "value", "correct", "answer", "explanation", "p
 PHASE_OF = {"candidates": "sample", "scores": "score", "survivors": "select"}
 MATCHES_NAMED = 8
 COMMONEST = 5
+SHOWN_OF_EACH = 5
 
 
 def show_run(
@@ -40,15 +41,20 @@ def show_run(
     prompt: str | None,
     kept: bool,
     rejected: bool,
-    limit: int,
+    limit: int | None,
     as_json: bool,
 ) -> None:
-    """Print the run, one of its rounds, or one of its prompts. Raises ConfigError for what is not there."""
+    """Print the run, one of its rounds (`limit` candidates of each kind, 5 unless set), or one of its prompts. Raises
+    ConfigError for what is not there."""
     from selftrain.reporting import showing as page
     from selftrain.reporting.terminal import Terminal
 
     if kept and rejected:
         raise ConfigError("--kept and --rejected leave nothing to show; give one of them, or neither")
+    of_round = prompt is None and (round_number is not None or kept or rejected)
+    if limit is not None and not of_round:
+        why = "all candidates of the prompt are shown" if prompt is not None else "no candidates are shown"
+        raise ConfigError(f"--limit has no effect where {why}; leave it out, or ask for a round with --round N")
     status = status_of(path)
     run = Run(path, arm)
     if prompt is not None:
@@ -56,9 +62,9 @@ def show_run(
         data = _of_prompt(run, rounds, prompt)
         data["candidates"] = [one for one in data["candidates"] if _is_asked_for(one, kept, rejected)]
         lines = page.prompt_lines(data)
-    elif round_number is not None or kept or rejected:
+    elif of_round:
         number = run.require(round_number) if round_number is not None else run.last_selected()
-        data = _of_round(run, number, limit, kept=kept, rejected=rejected)
+        data = _of_round(run, number, limit or SHOWN_OF_EACH, kept=kept, rejected=rejected)
         lines = page.round_lines(data)
     else:
         data = {"status": status, "selections": _selections(path), "alarms": _alarms(path)}

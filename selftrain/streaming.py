@@ -19,8 +19,9 @@ from selftrain import tables
 from selftrain.config import ScoreConfig
 from selftrain.errors import DataError, Interrupted, PhaseError
 from selftrain.records import Candidate, Group, Prompt, Score, digest
-from selftrain.scoring import CANARIES, INFRA_ERROR, MAX_CANARY_RATE, UNANSWERED
+from selftrain.scoring import CANARIES, INFRA_ERROR, MAX_CANARY_RATE
 from selftrain.scoring.combined import CombinedScorer
+from selftrain.scoring.remedies import remedy
 from selftrain.store import file_sha256
 
 STOP_GRACE_SECONDS = 5.0
@@ -96,21 +97,8 @@ def require_scored(tally: Tally, config: ScoreConfig) -> None:
     if tally.failed > config.max_unscored_rate * tally.scores:
         raise PhaseError(
             f"{tally.failed} of {tally.scores} candidates could not be scored (score.max_unscored_rate is "
-            f"{config.max_unscored_rate:g}); the first: {tally.first_error}. {_mending(tally.first_error or '')}"
+            f"{config.max_unscored_rate:g}); the first: {tally.first_error}. {remedy(tally.first_error or '')}"
         )
-
-
-def _mending(error: str) -> str:
-    if UNANSWERED in error:
-        return (
-            "Mend that (the endpoint's url, key_variable, timeout_seconds, retries and concurrency may be changed) and "
-            "run the same command again: the candidates are kept"
-        )
-    return (
-        "Mend what made it fail (a missing package, an overloaded machine) and run the same command again: the "
-        "candidates are kept. That may be the verifier's own file or score.timeout_seconds as long as nothing that it "
-        "judged is committed; once something is, another verifier is another experiment: name=NEW or --fork NEW"
-    )
 
 
 def _require_unfooled(tally: Tally, config: ScoreConfig) -> None:
@@ -237,6 +225,11 @@ class Judging:
         """Raise what a thread raised."""
         with self._changed:
             self._raise_if_failed()
+
+    @property
+    def num_unpublished(self) -> int:
+        """The candidates of the blocks that wait for that word: without it, all of them are judged again."""
+        return sum(len(scores) for scores, _ in self._unscored.values())
 
     def publish_unscored(self) -> None:
         """Publish the blocks that wait for the word that few enough candidates went unscored."""

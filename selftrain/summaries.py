@@ -31,7 +31,9 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
     if "sample" in of_phase:
         yield "sample", "candidates", count(metrics["sample/candidates"])
         yield "sample", "truncated", percent(metrics["sample/truncated_rate"])
-    if "score" in of_phase:
+    if "score" in of_phase and is_unscored(metrics):
+        yield "score", "scored", "none of them"
+    elif "score" in of_phase:
         yield "score", _correct_words(arm, metrics), percent(metrics["score/correct_rate"])
         if any(map(is_graded, values := _values(metrics))):
             low, middle, high = values
@@ -63,6 +65,18 @@ def round_rows(arm: Arm, round_number: int) -> Iterator[tuple[str, str, str]]:
     yield from _times(of_phase)
 
 
+def is_unscored(metrics: Mapping[str, float]) -> bool:
+    """Whether not one candidate of the round has a value, so that no share of them is right or wrong."""
+    return metrics.get("score/unscored_rate") == 1.0
+
+
+def way_on(metrics: Mapping[str, float]) -> str:
+    """What to do where a selection keeps too little, by its metrics."""
+    if metrics.get("select/scored") == 0.0:
+        return "none of the candidates could be scored: mend what judges them (score.scorers)"
+    return "lower the threshold, or sample more candidates"
+
+
 def _values(metrics: Mapping[str, float]) -> list[float]:
     names = ("score/value_p10", "score/value_p50", "score/value_p90")
     return [metrics[name] for name in names] if all(name in metrics for name in names) else []
@@ -80,6 +94,8 @@ def _correct_words(arm: Arm, metrics: Mapping[str, float]) -> str:
 def scored_words(config: ScoreConfig, metrics: Mapping[str, float]) -> str:
     """What scoring found, on one line: `61.4% correct`; of graded values, which need not be right or wrong, `median
     value 0.91`."""
+    if is_unscored(metrics):
+        return "none could be scored"
     if any(map(is_graded, values := _values(metrics))):
         return f"median value {values[1]:.3g}"
     agreeing = "correct" if truth_of(config)[1] is None else "agree with the vote"
@@ -137,7 +153,8 @@ def share_of(report: Report | None, name: str) -> Share | None:
 
 
 def final_rows(arms: Sequence[Arm], best: int) -> list[RoundRow]:
-    """The table of all rounds of all arms; `best` is main's promoted round."""
+    """The table of all rounds of all arms; `best` is main's promoted round, which is marked where it was
+    chosen."""
     return [round_row(arm, number, best) for arm in arms for number in sorted(arm.policies)]
 
 
@@ -155,12 +172,17 @@ def round_row(arm: Arm, number: int, best: int) -> RoundRow:
         round=number,
         validate=share_of(report, "validate"),
         test=share_of(report, "test"),
-        acceptance=metrics.get("score/correct_rate"),
+        acceptance=None if is_unscored(metrics) else metrics.get("score/correct_rate"),
         kept=int(metrics["select/kept"]) if "select/kept" in metrics else None,
         steps=int(metrics["train/steps"]) if "train/steps" in metrics else None,
         seconds=seconds,
-        is_best=arm.main is None and number == best and (best == 0 or has_trained(arm, best)),
+        is_best=chooses(arm) and number == best and (best == 0 or has_trained(arm, best)),
     )
+
+
+def chooses(arm: Arm) -> bool:
+    """Whether a best round is chosen: only among main's, and only on prompts.validate."""
+    return arm.main is None and arm.config.prompts.validate_ is not None
 
 
 def has_trained(arm: Arm, last: int) -> bool:
@@ -213,7 +235,8 @@ def places(run: Path, arm: Arm, best: int) -> list[tuple[str, str]]:
     none = f"none: nothing was trained up to round {best}, so that its policy is the base model"
     if not best and any(has_trained(arm, number) for number in arm.policies):
         none = "none: no round was better than the base model"
-    found = [("best adapter", adapter if adapter is not None else none)]
+    which = "best adapter" if chooses(arm) else "last adapter"
+    found = [(which, adapter if adapter is not None else none)]
     if adapter is not None and Path(adapter).is_relative_to(run):
         made_in = Path(adapter).parent.parent  # of an earlier round, where this one had no survivors
         learned = made_in / "survivors" / "improve-00" / "survivors.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,41 @@ CASES: dict[str, tuple[advice.Advice, dict[str, Any], str, dict[str, Any]]] = {
         "every answer would count as correct",
         {"score": {**MIXED, "correct_at": 0.0}},
     ),
+    "held-out answers never correct": (
+        judging.never_correct,
+        {"evaluate": {"correct_at": 1.5}},
+        "evaluate.correct_at is 1.5, and score.scorers give at most 1: no held-out answer would ever count",
+        {"evaluate": {"correct_at": 1.0}},
+    ),
+    "held-out answers always correct": (
+        judging.always_correct,
+        {"score": {"scorers": [REWARD], "correct_at": 0.0}, "evaluate": {"scorers": ["exact"], "correct_at": 0.0}},
+        "evaluate.correct_at is 0, and evaluate.scorers give no less than 0: every held-out answer would count",
+        {"score": {"scorers": [REWARD], "correct_at": 0.0}, "evaluate": {"scorers": ["exact"]}},
+    ),
+    "retention answers always correct": (
+        judging.always_correct,
+        {
+            "score": {"scorers": [REWARD], "correct_at": 0.0},
+            "evaluate": {"retention_scorers": ["exact"], "correct_at": 0.0},
+            "prompts": {"retention": "retention.jsonl"},
+        },
+        "evaluate.retention_scorers give no less than 0: every retention answer would count",
+        {
+            "score": {"scorers": [REWARD], "correct_at": 0.0},
+            "evaluate": {"retention_scorers": ["exact"]},
+            "prompts": {"retention": "retention.jsonl"},
+        },
+    ),
+    "held-out rewards that are correct from 1 up": (
+        rewards.rewards_called_correct,
+        {"score": {"scorers": [REWARD], "correct_at": 0.0}, "evaluate": {"scorers": [deepcopy(REWARD)]}},
+        "evaluate.correct_at is 1: a held-out answer counts",
+        {
+            "score": {"scorers": [REWARD], "correct_at": 0.0},
+            "evaluate": {"scorers": [deepcopy(REWARD)], "correct_at": 0.0},
+        },
+    ),
     "only cut ones": (
         judging.only_cut,
         {"select": {"finish_reasons": ["length"]}},
@@ -225,6 +261,12 @@ CASES: dict[str, tuple[advice.Advice, dict[str, Any], str, dict[str, Any]]] = {
         {"prompts": SEEDED},
         "is not used",
         {"prompts": SEEDED, "arms": ["seed_only"]},
+    ),
+    "more pairs than survivors": (
+        whole.idle_pairs,
+        {"select": {"rule": "best_of_n"}, "curate": {"pairs": "best_worst", "pairs_per_prompt": 2}},
+        "at most 1 of a prompt's candidates survive",
+        {"select": {"rule": "all"}, "curate": {"pairs": "best_worst", "pairs_per_prompt": 2}},
     ),
     "idle retention scorers": (
         whole.idle_retention_scorers,
@@ -391,6 +433,25 @@ def test_each_knob_that_is_set_for_nothing_is_named(tmp_path: Path, changes: dic
 def test_shaped_values_that_rules_can_tell_apart_are_left_alone(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert not notes_of(tmp_path, changes, idle.idle_knobs)
     assert not notes_of(tmp_path, changes, judging.threshold_out_of_reach)
+
+
+@pytest.mark.parametrize(
+    ("select", "most"),
+    [
+        ({"rule": "best_of_n"}, 1),
+        ({"rule": "top_k", "top_k": 2, "max_per_prompt": None}, 2),
+        ({"max_per_prompt": 2}, 2),
+    ],
+)
+def test_more_pairs_of_a_prompt_than_it_has_survivors_are_noted(
+    tmp_path: Path, select: dict[str, Any], most: int
+) -> None:
+    curate = {"pairs": "best_worst", "pairs_per_prompt": 3}
+    (found,) = notes_of(tmp_path, {"select": select, "curate": curate}, whole.idle_pairs)
+    assert found.words.startswith(f"curate.pairs_per_prompt is 3, and at most {most} of a prompt's candidates survive")
+    enough = {"select": {"rule": "all", "max_per_prompt": None}, "curate": curate}
+    for other in (enough, {"select": select, "curate": {"pairs": "none", "pairs_per_prompt": 3}}):
+        assert not notes_of(tmp_path, other, whole.idle_pairs)
 
 
 def test_many_equal_rounds_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -645,7 +645,7 @@ def test_learned_scorers_are_left_out_and_named(audited: Any, tmp_path: Path) ->
     code, audit = audited(["exact", given_stars()])
     assert code == 0
     assert audit["scorers"] == ["exact"]
-    assert audit["notes"] == ["not audited: given, for what a model likes is no right or wrong"]
+    assert audit["notes"] == ["not audited: given, for the values that candidates bring belong to no other texts"]
     assert line(audit, "references")["accepted"] == len(NUMBERS)
     alone, without = audited(["exact"])
     assert alone == 0
@@ -655,7 +655,9 @@ def test_learned_scorers_are_left_out_and_named(audited: Any, tmp_path: Path) ->
 
 def test_where_only_learned_scorers_have_weight_an_audit_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
     path = recipe_of(tmp_path, [{"name": "exact", "weight": 0}, given_stars()])
-    with pytest.raises(ConfigError, match=r"--set train: only given has a weight there, .*`selftrain verify` shows"):
+    with pytest.raises(
+        ConfigError, match=r"--set train: only given has a weight there, and the values .* tries scorers"
+    ):
         audit_path(path)
 
 

@@ -286,11 +286,15 @@ def test_a_place_that_cannot_take_the_data_set_is_refused_before_any_work(tmp_pa
         (runs, "in the way of the run directory"),
         (runs / "tiny/arms/main/rounds", "in the way of the run directory"),
         (tmp_path / "file/set", "no folder can be made in"),
+        (Path("/proc/set"), r"--out /proc/set: no folder can be made in /proc \(.*\); give --out another one"),
+        (tmp_path / ("a" * 300), r"--out .*a{300}: File name too long; give --out another folder"),
+        (tmp_path / ("a" * 250), r"--out .*a{250}: File name too long"),  # fits, but not with what is put before it
         (Path("/dev/shm" if Path("/dev/shm").is_mount() else "/proc"), "is a mount point|is no exported data set"),
     ):
         with pytest.raises(ConfigError, match=said):
             curate(recipe, runs_dir=runs, out=out)
     assert not runs.exists()
+    assert {one.name for one in tmp_path.iterdir()} == {"file", "recipe"}
 
 
 def test_neither_another_runs_data_set_nor_a_repository_in_it_is_overwritten(tmp_path: Path) -> None:

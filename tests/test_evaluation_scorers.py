@@ -10,7 +10,8 @@ import pytest
 from worlds import receipt_of, results_of, run_here, scripted_recipe, selftrain, write_recipe
 
 from selftrain import tables
-from selftrain.compose import compose
+from selftrain.alterations import in_words
+from selftrain.compose import compose, differences
 from selftrain.errors import ConfigError, UnusablePrompts
 from selftrain.fingerprints import Fingerprints
 from selftrain.records import Outcome
@@ -130,6 +131,48 @@ def test_the_bar_for_right_held_out_answers_can_be_its_own(tmp_path: Path) -> No
     rows = [one for file in files for one in tables.read(file, Outcome)]
     assert all(one.greedy == (one.value is not None and one.value >= 0.5) for one in rows)
     assert any(one.greedy and one.value == 0.5 for one in rows), "one beside the reference is right here"
+
+
+def test_scorers_of_their_own_take_over_no_bar_that_everything_reaches(tmp_path: Path) -> None:
+    """As where a reward model selects, whose values have no zero of their own: a rule's wrong answers are worth 0."""
+    score = {"scorers": ["judges.py:near"], "correct_at": 0.0}
+    recipe = scripted_recipe(tmp_path / "recipe", score=score, rounds=1, evaluate={"scorers": ["exact"]}, arms=[])
+    (tmp_path / "recipe/judges.py").write_text(FOOLED)
+    run = run_here(recipe, runs_dir=tmp_path)
+    files = run.glob("arms/main/rounds/*/evaluation/greedy/*/outcomes.parquet")
+    rows = [one for file in files for one in tables.read(file, Outcome)]
+    assert {(one.greedy, one.value) for one in rows} == {(True, 1.0), (False, 0.0)}
+    assert receipt_of(run, "main/rounds/001/score-wave-00")["metrics"]["score/correct_rate"] == 1.0
+    planned = selftrain("plan", recipe).stdout
+    assert "judged by exact (evaluate.scorers), right from 1 up, candidates by score.scorers" in planned
+
+
+def test_where_the_bar_is_and_when_a_run_goes_on(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path / "recipe", prompts={"retention": "test.jsonl"})
+
+    def bars(*overrides: str) -> tuple[float, float, float]:
+        config = compose(str(recipe), overrides=overrides).config
+        return config.score.correct_at, config.judging_held_out.correct_at, config.judging_retention.correct_at
+
+    own, retention = "evaluate.scorers=[exact]", "evaluate.retention_scorers=[exact]"
+    assert bars("score.correct_at=-2") == (-2, -2, -2), "the same scorers judge"
+    assert bars("score.correct_at=-2", own) == (-2, 1, 1)
+    assert bars("score.correct_at=-2", retention) == (-2, -2, 1)
+    assert bars("score.correct_at=-2", own, retention, "evaluate.correct_at=0.5") == (-2, 0.5, 0.5)
+    kept = parts_of(recipe, own, "score.correct_at=0", "evaluate.correct_at=0")["evaluate"]
+    (changed,) = differences(kept, parts_of(recipe, own, "score.correct_at=0")["evaluate"])
+    assert in_words(changed).startswith("evaluate.correct_at: 0.0 -> 1.0 (held-out answers were right from 0.0 up")
+    assert kept == parts_of(recipe, "score.scorers=[exact]", "score.correct_at=0")["evaluate"], "as before the knob"
+
+    def of_retention(*overrides: str) -> dict[str, Any]:
+        composed = compose(str(recipe), overrides=[retention, *overrides])
+        digests = {"train": "t", "test": "e", "retention": "r"}
+        return Fingerprints(composed.config, composed.folder, digests, dict).part("evaluate-retention", 1)
+
+    before = of_retention("score.correct_at=0", "evaluate.correct_at=0")
+    (changed,) = differences(before, of_retention("score.correct_at=0"))
+    assert in_words(changed).endswith("evaluate.correct_at=0.0 keeps that)")
+    assert of_retention() == of_retention("evaluate.correct_at=1")
 
 
 def test_the_verdict_has_value_and_parts_with_paired_intervals_for_round_0_and_every_arm(measured: Path) -> None:

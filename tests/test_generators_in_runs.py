@@ -184,6 +184,23 @@ def test_candidates_of_which_none_answers_a_prompt_are_refused_with_both_sides(t
     assert len(candidates_of(run_here(recipe, runs_dir=tmp_path))) == 33, "mended, it goes on"
 
 
+def test_where_their_rewards_are_no_numbers_the_column_is_what_to_mend(tmp_path: Path) -> None:
+    rows = [{**row, "reward": "?", "stars": row["reward"]} for row in answers()]
+    rows[0]["rare"] = 1.0
+    score = {"scorers": [{"name": "given", "params": {"column": "reward"}}]}
+    recipe = file_recipe(tmp_path / "recipe", rows, score=score, evaluate={"scorers": ["exact"]})
+    with pytest.raises(PhaseError, match=r"'reward' holds no number: '\?'\. Name another column") as error:
+        run_here(recipe, runs_dir=tmp_path)
+    assert "a missing package" not in str(error.value)
+    text = recipe.read_text()
+    recipe.write_text(text.replace("column: reward", "column: rare"))
+    with pytest.raises(PhaseError, match=r"brought no column 'rare'.*Name another column"):
+        run_here(recipe, runs_dir=tmp_path)
+    recipe.write_text(text.replace("column: reward", "column: stars"))
+    run = run_here(recipe, runs_dir=tmp_path)
+    assert receipt_of(run, "main/rounds/001/score-wave-00")["metrics"]["score/value_mean"] == pytest.approx(2 / 3)
+
+
 def test_a_file_that_changed_after_the_candidates_were_taken_is_refused(tmp_path: Path) -> None:
     recipe = file_recipe(tmp_path / "recipe")
     run = run_here(recipe, runs_dir=tmp_path)

@@ -96,6 +96,21 @@ def test_a_judge_that_is_down_ends_the_phase_at_once_and_says_what_to_look_at(tm
     assert "a missing package" not in str(error.value)
 
 
+def test_a_judge_that_does_not_end_as_asked_is_what_to_mend_and_then_the_run_goes_on(
+    judges: dict[Kind, Path], tmp_path: Path
+) -> None:
+    recipe = judged_recipe(tmp_path / "recipe", {"model": str(judges["fair"]), "max_new_tokens": 2})
+    with pytest.raises(PhaseError, match=r"cannot be read: it is cut at params\.max_new_tokens") as error:
+        run_here(recipe, runs_dir=tmp_path)
+    assert "Give llm_judge a rubric or a template that says more plainly how to end" in str(error.value)
+    assert "a missing package" not in str(error.value)
+    judged_recipe(tmp_path / "recipe", {"model": str(build_judge(tmp_path / "short", context=60))})
+    with pytest.raises(PhaseError, match=r"question has \d+ tokens, and the model reads 60.*a judge model that reads"):
+        run_here(recipe, runs_dir=tmp_path)
+    judged_recipe(tmp_path / "recipe", {"model": str(judges["fair"])})
+    assert_judged_rightly(run_here(recipe, runs_dir=tmp_path))
+
+
 def test_a_run_comes_through_every_kind_of_fault_with_right_scores_and_counts(fair: str, tmp_path: Path) -> None:
     kinds = ("429", "500", "malformed", "no_choices", "disconnect", "html", "cut", "429_date")
     faults = [word for kind in kinds for word in ("pass", kind, "slow")]

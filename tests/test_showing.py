@@ -15,7 +15,8 @@ import pytest
 from worlds import run_here, scripted_recipe, selftrain
 
 from selftrain import outlook
-from selftrain.errors import ConfigError, DataError
+from selftrain.curating import curate_recipe
+from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.outlook import show_status, status_of
 from selftrain.reasons import reason_kind
 from selftrain.reporting import showing as page
@@ -45,12 +46,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def show(run: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     def shown(path: Path = run, **asked: Any) -> Any:
         options = {"arm": "main", "round_number": None, "prompt": None, "kept": False, "rejected": False}
-        options |= {"limit": 5, "as_json": False}
+        options |= {"limit": None, "as_json": False}
         show_run(path, **(options | asked))
         out = capsys.readouterr().out
         return json.loads(out) if asked.get("as_json") else out
 
     return shown
+
+
+def test_a_limit_that_nothing_heeds_is_refused(show: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no candidates are shown; .*--round N"):
+        show(limit=2)
+    with pytest.raises(ConfigError, match="all candidates of the prompt are shown"):
+        show(limit=2, prompt="what comes after 3?", round_number=1)
+    assert len(show(limit=2, kept=True, as_json=True)["kept"]) == 2
+    assert len(show(round_number=1, as_json=True)["kept"]) == 5
 
 
 def test_without_options_the_run_its_rounds_its_funnels_and_its_weight_are_shown(show: Any) -> None:
@@ -260,6 +270,55 @@ def test_the_table_of_rounds_is_that_of_the_end_of_the_run(
     table = text[text.index("round  ") : text.index("greedy pass@1")]
     assert "random_selection" in table or "no_filter" in table
     assert table in at_the_end
+
+
+def test_where_nothing_is_chosen_no_round_is_called_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=2, prompts={"validate": None})
+    done = run_here(recipe, runs_dir=tmp_path / "runs")
+    out = capsys.readouterr().out
+    assert "* " not in out
+    assert "best round" not in out
+    assert "best adapter" not in out
+    assert re.search(r"^last adapter +\S", out, re.MULTILINE)
+    assert not any(row.is_best for row in outlook.round_rows_of(done))
+
+
+def test_a_phase_of_this_attempt_is_not_said_to_be_done_already(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1, evaluate={"sampled_rounds": "all"})
+    run_here(recipe, runs_dir=tmp_path)
+    out = capsys.readouterr().out
+    assert "main · round 1 · evaluate-sampled" in out
+    assert "already done" not in out
+    run_here(recipe, runs_dir=tmp_path)
+    assert "main · rounds 0-1 already done" in capsys.readouterr().out
+
+
+def test_where_nothing_could_be_scored_no_share_is_told_and_the_scorers_are_what_to_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = {"scorers": ["judge.py:judge"], "max_unscored_rate": 1.0}
+    evaluate = {"scorers": ["exact"], "trained_prompts": 0}
+    recipe = scripted_recipe(tmp_path / "recipe", arms=[], rounds=1, score=score, evaluate=evaluate)
+    (tmp_path / "recipe/judge.py").write_text("def judge(text):\n    return None\n")
+    run_here(recipe, runs_dir=tmp_path)
+    told = capsys.readouterr()
+    assert "main · round 1 · score · none could be scored" in told.out
+    assert re.search(r"^ +score +scored +none of them", told.out, re.MULTILINE)
+    assert "0.0% correct" not in told.out
+    assert outlook.round_rows_of(tmp_path / "tiny")[-1].acceptance is None
+    assert "none of the candidates could be scored, so the policy stays as it was" in told.err
+    with pytest.raises(PhaseError, match=r"mend what judges them \(score\.scorers\), or lower min_survivors"):
+        run_here(recipe, "select.min_survivors=1", "name=enough", runs_dir=tmp_path)
+    with pytest.raises(PhaseError, match=r"nothing to export.* shows why; none of the candidates could be scored"):
+        curate_recipe(str(recipe), layers=[], overrides=["name=curated"], runs_dir=tmp_path)
+    capsys.readouterr()
+    with pytest.raises(PhaseError, match="48 of 48 candidates could not be scored"):
+        run_here(recipe, "score.max_unscored_rate=0.5", "name=strict", runs_dir=tmp_path)
+    assert re.search(r"main · round 1 · score · stopped after .*, nothing done", capsys.readouterr().out)
 
 
 def test_a_run_that_trained_on_nothing_marks_no_round_and_says_so(

@@ -54,6 +54,7 @@ TABLE: tuple[Advice, ...] = (
     whole.chat_model_in_text,
     whole.idle_template_variables,
     whole.idle_seed_data,
+    whole.idle_pairs,
     whole.idle_retention_scorers,
     whole.more_than_there_is,
     whole.long_schedules,

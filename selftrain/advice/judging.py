@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from selftrain.advice.note import Note, are_equal, asked_at_first, rounds_of, starts_of, where
 from selftrain.advice.rewards import is_bounded
-from selftrain.config import Config
+from selftrain.config import Config, ScoreConfig
 from selftrain.prompts import PromptSets
 
 # Reasoning of released thinking models takes hundreds of tokens also on easy questions.
@@ -149,24 +150,50 @@ def threshold_of_all(config: Config, prompts: PromptSets) -> Note | None:
 
 def never_correct(config: Config, prompts: PromptSets) -> Note | None:
     """A bar for correctness above every value there can be."""
-    bounds = _bounds(config)
-    if bounds is None or config.score.correct_at <= bounds[1]:
-        return None
-    return Note(
-        f"score.correct_at is {config.score.correct_at:g}, and these scorers give at most {bounds[1]:g}: no answer "
-        "would ever count as correct; lower it"
-    )
+    said = [
+        f"{one.knob} is {one.at:g}, and {one.scorers} give at most {one.bounds[1]:g}: no {one.answer} would ever count "
+        "as correct; lower it"
+        for one in _bars(config, prompts)
+        if one.at > one.bounds[1]
+    ]
+    return Note(". ".join(said)) if said else None
 
 
 def always_correct(config: Config, prompts: PromptSets) -> Note | None:
     """A bar for correctness that the lowest value reaches."""
-    bounds = _bounds(config)
-    if bounds is None or config.score.correct_at > bounds[0]:
-        return None
-    return Note(
-        f"score.correct_at is {config.score.correct_at:g}, and these scorers give no less than {bounds[0]:g}: every "
-        "answer would count as correct, wrong ones too; raise it"
-    )
+    said = [
+        f"{one.knob} is {one.at:g}, and {one.scorers} give no less than {one.bounds[0]:g}: every {one.answer} would "
+        "count as correct, wrong ones too; raise it"
+        for one in _bars(config, prompts)
+        if one.at <= one.bounds[0]
+    ]
+    return Note(". ".join(said)) if said else None
+
+
+class _Bar(NamedTuple):
+    """From when on an answer is right, the knobs that say so and who judges, and the bounds of what they give."""
+
+    knob: str
+    at: float
+    scorers: str
+    bounds: tuple[float, float]
+    answer: str
+
+
+def _bars(config: Config, prompts: PromptSets) -> Iterator[_Bar]:
+    """Those of candidates, and of held-out and retention answers where these are judged otherwise; none of scorers
+    whose values nobody knows."""
+    evaluate, held_out, retention = config.evaluate, config.judging_held_out, config.judging_retention
+    if (bounds := _bounds(config.score)) is not None:
+        yield _Bar("score.correct_at", config.score.correct_at, "these scorers", bounds, "answer")
+    is_own = evaluate.correct_at is not None or evaluate.scorers
+    if is_own and prompts.held_out() and (bounds := _bounds(held_out)) is not None:
+        who = "evaluate.scorers" if evaluate.scorers else "score.scorers"
+        yield _Bar("evaluate.correct_at", held_out.correct_at, who, bounds, "held-out answer")
+    is_asked = prompts.retention is not None and prompts.retention.prompts is not None
+    if evaluate.retention_scorers and is_asked and (bounds := _bounds(retention)) is not None:
+        who = "evaluate.retention_scorers"
+        yield _Bar("evaluate.correct_at", retention.correct_at, who, bounds, "retention answer")
 
 
 def only_cut(config: Config, prompts: PromptSets) -> Note | None:
@@ -295,10 +322,10 @@ def _bounds_of_rules(config: Config) -> tuple[float, float] | None:
     betas = config.select.kl_beta if isinstance(config.select.kl_beta, tuple) else (config.select.kl_beta,)
     if config.select.normalise == "zscore" or (any(betas) and config.select.normalise == "none"):
         return None
-    return _bounds(config) if config.select.normalise == "none" else (0.0, 1.0)
+    return _bounds(config.score) if config.select.normalise == "none" else (0.0, 1.0)
 
 
-def _bounds(config: Config) -> tuple[float, float] | None:
-    """The lowest and the highest value that a candidate can get; None where a scorer of the user's decides."""
-    deciding = [one for one in config.score.scorers if one.weight or one.gate]
+def _bounds(score: ScoreConfig) -> tuple[float, float] | None:
+    """The lowest and the highest value that an answer can get; None where a scorer of the user's decides."""
+    deciding = [one for one in score.scorers if one.weight or one.gate]
     return (0.0, 1.0) if all(one.name in BUILT_IN or is_bounded(one) for one in deciding) else None

@@ -34,12 +34,16 @@ def rewards_by_threshold(config: Config, prompts: PromptSets) -> Note | None:
 
 def rewards_called_correct(config: Config, prompts: PromptSets) -> Note | None:
     """Rewards of no known scale against a bar for correctness that nobody chose."""
-    if not _is_graded(config.score.scorers) or "correct_at" in config.score.model_fields_set:
+    evaluate, is_chosen = config.evaluate, "correct_at" in config.score.model_fields_set
+    if _is_graded(config.score.scorers) and not is_chosen:
+        knob, bar, answer = "score.correct_at", config.score.correct_at, "a candidate"
+    elif _is_graded(evaluate.scorers) and evaluate.correct_at is None and prompts.held_out():
+        knob, bar, answer = "evaluate.correct_at", config.judging_held_out.correct_at, "a held-out answer"
+    else:
         return None
     return Note(
-        f"score.correct_at is {config.score.correct_at:g}: a candidate counts as correct from that reward up, and a "
-        "reward model has a scale of its own; set it to what a good answer gets, or go by mean values alone "
-        "(evaluate.decide_by: value)"
+        f"{knob} is {bar:g}: {answer} counts as correct from that reward up, and a reward model has a scale of its "
+        "own; set it to what a good answer gets, or go by mean values alone (evaluate.decide_by: value)"
     )
 
 

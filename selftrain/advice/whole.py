@@ -42,6 +42,19 @@ def idle_seed_data(config: Config, prompts: PromptSets) -> Note | None:
     return Note("prompts.seed_data is not used: neither select.mix_seed_data nor the arm seed_only asks for it")
 
 
+def idle_pairs(config: Config, prompts: PromptSets) -> Note | None:
+    """More pairs of a prompt than survivors, of which every pair has its own."""
+    select = at_round(config.select, 1)
+    of_rule = {"best_of_n": 1, "top_k": select["top_k"]}.get(select["rule"])
+    most = min((one for one in (of_rule, select["max_per_prompt"]) if one is not None), default=None)
+    if config.curate.pairs == "none" or most is None or config.curate.pairs_per_prompt <= most:
+        return None
+    return Note(
+        f"curate.pairs_per_prompt is {config.curate.pairs_per_prompt}, and at most {most} of a prompt's candidates "
+        "survive, each of which is chosen in one pair: raise select.max_per_prompt, or take a rule that keeps more"
+    )
+
+
 def idle_retention_scorers(config: Config, prompts: PromptSets) -> Note | None:
     """Scorers of texts, whose perplexity is measured."""
     is_asked = prompts.retention is not None and prompts.retention.prompts is not None

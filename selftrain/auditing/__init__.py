@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.auditing.asking import Asking
 from selftrain.auditing.checks import OfTask
-from selftrain.auditing.learned import left_out, require_audited, without_learned
+from selftrain.auditing.learned import left_out, require_audited, why, without_learned
 from selftrain.auditing.progress import Progress
 from selftrain.auditing.results import Audit, Check, is_passed
 from selftrain.config import Config, ScoreConfig
@@ -95,7 +95,7 @@ def show_audit(
 
 def _noted(audit: Audit, names: Sequence[str]) -> Audit:
     """The audit, with the scorers of the recipe that it says nothing of."""
-    words = f"not audited: {', '.join(names)}, for what a model likes is no right or wrong"
+    words = f"not audited: {', '.join(names)}, for {why(names)}"
     return replace(audit, notes=(*audit.notes, words)) if names else audit
 
 

@@ -1,5 +1,5 @@
-"""Scorers that an audit leaves out: models, and those that ask one. A reward is no right or wrong, so that there is
-nothing that a cheat must not get past."""
+"""Scorers that an audit leaves out: models, and those that ask one, whose reward is no right or wrong, so that there is
+nothing that a cheat must not get past; and values that candidates bring, which say nothing of the texts of an audit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from selftrain.errors import ConfigError
 from selftrain.opening import as_judged
 from selftrain.prompts import PromptSet
 from selftrain.scoring import SCORERS
+
+SHOWN = "; `selftrain verify` shows what it says of an answer"
+UNSHOWN = "; an audit tries scorers that look at texts"
 
 
 def is_learned(scorer: ScorerConfig) -> bool:
@@ -33,6 +36,13 @@ def left_out(config: Config, set_name: str) -> list[str]:
     return list(dict.fromkeys(one.name for one in as_judged(config, set_name).score.scorers if is_learned(one)))
 
 
+def why(names: Sequence[str]) -> str:
+    """Why these scorers are left out, in words."""
+    said = ["the values that candidates bring belong to no other texts"] if "given" in names else []
+    said += ["what a model likes is no right or wrong"] if set(names) - {"given"} else []
+    return ", and ".join(said)
+
+
 def require_audited(config: Config, sets: Sequence[PromptSet]) -> None:
     """ConfigError where nothing but learned scorers has a weight for a set, or for one of its tasks."""
     for one in sets:
@@ -41,8 +51,8 @@ def require_audited(config: Config, sets: Sequence[PromptSet]) -> None:
             asked = [each for each in scorers if not each.tasks or task in each.tasks]
             if asked and all(map(is_learned, asked)):
                 of_task = "" if task is None else f", task {task}"
+                names = list(dict.fromkeys(each.name for each in asked))
                 raise ConfigError(
-                    f"--set {one.name}{of_task}: only {' and '.join(dict.fromkeys(each.name for each in asked))} has a "
-                    "weight there, and what a model likes is no right or wrong, so there is nothing to audit; "
-                    "`selftrain verify` shows what it says of an answer"
+                    f"--set {one.name}{of_task}: only {' and '.join(names)} has a weight there, and {why(names)}, so "
+                    f"there is nothing to audit{SHOWN if set(names) - {'given'} else UNSHOWN}"
                 )

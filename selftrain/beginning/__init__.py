@@ -15,6 +15,7 @@ writing   the files, as text
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -62,15 +63,15 @@ def begin(folder: Path, wishes: Wishes, *, force: bool = False, asker: Asker | N
         made, files = _of_sample(name, wishes, asker)
     else:
         made, files = _of_data(name, wishes, folder, asker), {}
-    files |= {"recipe.yaml": writing.recipe(made), "README.md": writing.readme(made, str(folder))}
+    files |= {"recipe.yaml": writing.recipe(made), "README.md": writing.readme(made, shlex.quote(str(folder)))}
     files |= writing.verifier(made)
     _write(folder, files, force)
     for line in made.why:
         asker.tell(f"  {inert(line)}")
     _check(folder)
     asker.tell(f"wrote {', '.join(sorted(files))} in {folder}; `selftrain plan` accepts it. Next:")
-    asker.tell(f"  selftrain plan {folder}")
-    asker.tell(f"  selftrain run {folder}")
+    asker.tell(f"  selftrain plan {shlex.quote(str(folder))}")
+    asker.tell(f"  selftrain run {shlex.quote(str(folder))}")
 
 
 def _is_about_rows(wishes: Wishes) -> bool:

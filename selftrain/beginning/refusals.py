@@ -13,8 +13,9 @@ from selftrain.beginning.programs import TESTS
 from selftrain.beginning.wishes import Wishes
 from selftrain.errors import ConfigError, SelftrainError
 from selftrain.prompts.building import templated
+from selftrain.prompts.cells import READ, Unusable
 from selftrain.prompts.conversations import is_conversation
-from selftrain.prompts.rows import MISSING, Unusable, find
+from selftrain.prompts.rows import MISSING, find
 from selftrain.scoring.choice import right
 from selftrain.whereabouts import is_nowhere
 
@@ -44,7 +45,7 @@ def require_usable(rows: Sequence[Row], seen: Seen, wishes: Wishes) -> None:
         for number, row in enumerate(rows, 1) if name is not None else ():
             value = find(row, str(name))
             if isinstance(value, Unusable):
-                raise ConfigError(f"{flag} {name!r} holds {value.what}; only text and numbers are supported")
+                raise ConfigError(f"{flag} {name!r} holds {value.what}, which is not read ({READ} are)")
             is_text = isinstance(value, str | int | float) or value is MISSING or is_conversation(value)
             if name == asked and not is_text:
                 raise ConfigError(

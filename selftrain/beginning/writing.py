@@ -98,7 +98,8 @@ def _one_line(text: str) -> str:
 
 
 def readme(design: Design, folder: str) -> str:
-    """README.md: what it is, the commands, what was chosen and why, and a place for the result."""
+    """README.md: what it is, the commands, what was chosen and why, and a place for the result. `folder` is quoted for
+    a shell."""
     scorer = design.judging.scorer
     chosen = "\n".join(f"- {_one_line(line)}" for line in design.why)
     verifier = ""

@@ -35,9 +35,10 @@ class CurateConfig(Section):
     pairs: Literal["none", "best_worst", "correct_incorrect"] = "none"
     """Preference pairs beside the demonstrations: each prompt's best survivor with its worst candidate, or right
     survivors with wrong candidates. Rejected ones are scored and ended as `select.finish_reasons` says; equal values
-    and equal texts make no pair."""
+    and equal texts make no pair, and no text is in two pairs of a prompt, be it of several candidates or of an answer
+    that is kept."""
     pairs_per_prompt: int = Field(default=1, ge=1)
-    """At most so many: the second best with the second worst, and so on."""
+    """At most so many: the second best survivor with the second worst, and so on; one for each survivor."""
     title: str | None = Field(default=None, min_length=1)
     """Of the data set's card; null: the run's name."""
     license: str | None = None

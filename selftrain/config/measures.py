@@ -42,7 +42,8 @@ class EvaluateConfig(Section):
     that selects by what it cannot be measured by (a majority vote, a reward model that may be fooled) needs others
     here; one of weight 0 is only reported."""
     correct_at: float | None = None
-    """An answer is right when its value is at least this. Null: `score.correct_at`."""
+    """A held-out answer is right when its value is at least this. Null: `score.correct_at` where `score.scorers` judge
+    it, and 1 where it has scorers of its own (`scorers` here, or `retention_scorers`)."""
     decide_by: Literal["correct", "value"] = "correct"
     """What the best round, `stop.patience`, `stop.target` and `stop.max_regression` go by on validation, and the
     verdict speaks of first: the share of right greedy answers (pass@1), or their mean value, for scorers that grade."""

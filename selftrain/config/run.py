@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from selftrain.config.curation import CurateConfig
 from selftrain.config.data import ModelConfig, PromptsConfig
-from selftrain.config.judging import ScoreConfig, SelectConfig
+from selftrain.config.judging import ScoreConfig, ScorerConfig, SelectConfig
 from selftrain.config.knobs import Section
 from selftrain.config.measures import AlarmsConfig, EvaluateConfig, StopConfig
 from selftrain.config.method import SampleConfig, TrainConfig
@@ -57,15 +57,20 @@ class Config(Section):
     @property
     def judging_held_out(self) -> ScoreConfig:
         """`score` with the scorers that judge held-out answers, and from when on these are right."""
-        named, bar = self.evaluate.scorers, self.evaluate.correct_at
-        own = {**({"scorers": named} if named else {}), **({} if bar is None else {"correct_at": bar})}
-        return self.score.model_copy(update=own) if own else self.score
+        return self._judging(self.score, self.evaluate.scorers)
 
     @property
     def judging_retention(self) -> ScoreConfig:
         """`score` with the scorers that judge answers to retention prompts."""
-        named = self.evaluate.retention_scorers
-        return self.judging_held_out.model_copy(update={"scorers": named}) if named else self.judging_held_out
+        return self._judging(self.judging_held_out, self.evaluate.retention_scorers)
+
+    def _judging(self, others: ScoreConfig, named: tuple[ScorerConfig, ...]) -> ScoreConfig:
+        """`others` with the scorers that are named, if any are. These take over no `correct_at`: a bar for rewards, as
+        0, would make every answer right that a rule finds wrong."""
+        bar = self.evaluate.correct_at
+        own = {"scorers": named, "correct_at": ScoreConfig.model_fields["correct_at"].default} if named else {}
+        own |= {} if bar is None else {"correct_at": bar}
+        return others.model_copy(update=own) if own else others
 
     @model_validator(mode="after")
     def _arms_can_run(self) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def _planned(recipe: str) -> Finding:
                 command, stdout=out, stderr=said, stdin=subprocess.DEVNULL, timeout=PLAN_SECONDS, check=False
             ).returncode
         except subprocess.TimeoutExpired:
-            remedy = f"run `selftrain plan {recipe}` and see what it waits for; it may be fetching data"
+            remedy = f"run `selftrain plan {shlex.quote(recipe)}` and see what it waits for; it may be fetching data"
             return note(AREA, f"{recipe}: planning takes longer than {PLAN_SECONDS:.0f} s", remedy)
         out.seek(0)
         said.seek(0)

@@ -15,6 +15,7 @@ from selftrain.estimates.measured import Measured
 from selftrain.estimates.work import Asking, Choosing, Work
 from selftrain.prompts import PromptSets
 from selftrain.selection import buffers
+from selftrain.whereabouts import NO_MODEL
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Amounts:
         return {}
 
     @property
+    def are_taken(self) -> bool:
+        """Whether candidates are texts of a file and no model is loaded: they have no tokens."""
+        policy = self.config.sample.policy
+        return policy is not None and policy.file is not None and self.config.model.path == NO_MODEL
+
+    @property
     def is_bound(self) -> bool:
         """Whether answers are taken to be as long as they may get."""
         return self.measured is None and self.written is None
@@ -59,6 +66,9 @@ class Amounts:
             return f"measured in {self.measured.path}{more}"
         if self.written is not None:
             return f"as the completions of prompts.train; {self.written.rests_on}"
+        policy = self.config.sample.policy
+        if policy is not None and policy.file is not None:
+            return "a guess: sample.max_new_tokens; the texts of sample.policy.file are taken as they are, however long"
         return "an upper bound: sample.max_new_tokens, as no run has measured it"
 
     def answer_tokens(self, asking: Asking) -> float:

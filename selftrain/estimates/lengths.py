@@ -46,8 +46,8 @@ class Counter:
     config: ModelConfig
     folder: Path | None
     tokenizer: Any
-    is_scripted: bool = False
-    """Whether no model is loaded at all: then tokens are bytes (sampling/scripted.py)."""
+    in_bytes: str = ""
+    """Why bytes are counted, where no model is loaded at all."""
 
     def prompts(self, prompts: Sequence[Prompt]) -> Lengths:
         """Of prompts as they are asked; at least one must be given."""
@@ -64,8 +64,8 @@ class Counter:
         return Lengths(fmean(counts), max(counts), self._how(None))
 
     def _how(self, prompt: Prompt | None) -> str:
-        if self.is_scripted:
-            return "in bytes, which a scripted engine takes for tokens"
+        if self.in_bytes:
+            return self.in_bytes
         if self.tokenizer is None:
             return f"a guess: characters / {CHARACTERS_PER_TOKEN}; the model's tokenizer is not on this machine yet"
         if prompt is not None and prompt.messages is not None and self._rendered(prompt) is None:
@@ -82,7 +82,7 @@ class Counter:
         return texts + TOKENS_PER_MESSAGE * (len(prompt.messages) + 1)
 
     def _of_text(self, text: str) -> int:
-        if self.is_scripted:
+        if self.in_bytes:
             return len(text.encode("utf-8", "surrogatepass"))
         if self.tokenizer is None:
             return round(len(text) / CHARACTERS_PER_TOKEN)

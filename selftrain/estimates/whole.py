@@ -142,7 +142,9 @@ def estimate(composed: Composed, prompts: PromptSets, runs_dir: Path, *, trains:
     has_model = not is_scripted and config.model.path != NO_MODEL
     model = find(config.model, composed.folder, cache_dir()) if has_model else None
     device, there = in_memory.device_of(config)  # before the tokenizer, which does not like forks
-    count_tokens = counter(config.model, model) if has_model else Counter(config.model, None, None, is_scripted=True)
+    in_bytes = "in bytes, which a scripted engine takes for tokens"  # sampling/scripted.py
+    in_bytes = in_bytes if is_scripted else "in bytes, as no model is loaded that has tokens"
+    count_tokens = counter(config.model, model) if has_model else Counter(config.model, None, None, in_bytes)
     work = count(config, prompts, _held(config, composed.folder))
     # Of a model that thinks, an answer is the least of what it writes.
     shown = prompts.train.prompts if config.model.thinking is None else ()
@@ -218,7 +220,7 @@ def _cells(askings: list[Asking] | tuple[Asking, ...], amounts: Amounts) -> tupl
     numbers = (
         sum(len(one.prompts) for one in drawn),
         sum(one.answers for one in drawn),
-        round(fsum(map(amounts.sampled_tokens, drawn))),
+        0 if amounts.are_taken else round(fsum(map(amounts.sampled_tokens, drawn))),
         sum(one.answers for one in measured),
         round(fsum(map(amounts.sampled_tokens, measured))),
     )
@@ -232,6 +234,12 @@ def rows(found: Estimate) -> Iterator[Row]:
     if found.rounds > COUNTED_ROUNDS:
         yield "rounds counted", f"the first {COUNTED_ROUNDS:,} of {found.rounds:,}", "all figures are of these"
     yield "tokens of a prompt", f"{asked.mean:,.1f}, at most {asked.longest:,}", asked.rests_on
+    if amounts.are_taken:
+        yield "tokens of an answer", "none", "texts of sample.policy.file, taken as they are; nothing is sampled"
+        yield _time_row(found)
+        yield from _disk_rows(found)
+        yield from _memory_rows(found)
+        return
     of_answers = [amounts.answer_tokens(one) for one in work.askings if one.kind == "candidates"]
     if of_answers:
         span = f"{min(of_answers):,.1f}" + (f" to {max(of_answers):,.1f}" if len(set(of_answers)) > 1 else "")

@@ -59,6 +59,8 @@ def raised(rounds: Rounds, config: AlarmsConfig, *, arm_is_main: bool = True) ->
 def _no_survivors(rounds: Rounds, last: int, config: AlarmsConfig) -> str | None:
     if rounds[last].get("train/skipped") != 1:
         return None
+    if rounds[last].get("select/scored") == 0:
+        return "none of the candidates could be scored, so the policy stays as it was; mend what judges them"
     return (
         "there was nothing to train on, so the policy stays as it was; sample more candidates per prompt, ask easier "
         "prompts, or lower select.threshold"

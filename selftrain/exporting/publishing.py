@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def found(folder: Path, made_from: Digest) -> Mapping[str, Any] | None:
 def require_place(folder: Path, run: Path) -> None:
     """Raise ConfigError, before hours of work, for a folder that the data set of that run directory cannot take:
     another run's data set, what is none, a part of the run directory, a mount point, or one that cannot be made."""
+    _require_name(folder)
     manifest = manifest_of(folder)
     if manifest is not None and manifest.get("run", run.name) != run.name:
         raise ConfigError(
@@ -64,8 +66,26 @@ def require_place(folder: Path, run: Path) -> None:
     if os.path.ismount(place):
         raise ConfigError(f"--out {folder} is a mount point, which cannot be replaced as a whole; give a folder in it")
     above = next(one for one in place.parents if one.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {folder}: no folder can be made in {above}; give --out another one")
+    try:  # nothing else tells: where nobody makes folders, as in /proc, root has every permission
+        os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY, dir=above))
+    except OSError as error:
+        why = error.strerror or error
+        raise ConfigError(f"--out {folder}: no folder can be made in {above} ({why}); give --out another one") from None
+
+
+def _require_name(folder: Path) -> None:
+    """Raise ConfigError for a folder whose name, or that of its temporary neighbours, is too long to be one."""
+    try:
+        for one in (folder, *_neighbours(folder)):
+            one.exists()
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror or error}; give --out another folder") from None
+
+
+def _neighbours(folder: Path) -> tuple[Path, Path]:
+    """Where the data set is made, and where the one before it is until then."""
+    folder = folder.resolve()
+    return folder.with_name(f"{TEMPORARY}{folder.name}"), folder.with_name(f"{TEMPORARY}old-{folder.name}")
 
 
 def manifest_of(folder: Path) -> Mapping[str, Any] | None:
@@ -95,7 +115,7 @@ def _changed(folder: Path, files: Mapping[str, str]) -> set[str]:
 def publish(folder: Path, made_from: Digest, fill: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:
     """Make the folder: `fill` writes its files into a hidden one, and says what the manifest is to say beside them."""
     folder = folder.resolve()
-    temporary, old = (folder.with_name(f"{TEMPORARY}{word}{folder.name}") for word in ("", "old-"))
+    temporary, old = _neighbours(folder)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in (temporary, old):  # by a kill

@@ -7,7 +7,6 @@ are put down as JSON lines, without their prompts, in a temporary file that has 
 
 from __future__ import annotations
 
-import json
 import string
 import tempfile
 from array import array
@@ -22,6 +21,7 @@ from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.prompts import files, rows
 from selftrain.prompts.bad_rows import BadRows
 from selftrain.prompts.building import identifier_of, own_words
+from selftrain.prompts.cells import Unusable, readable, require_json
 from selftrain.prompts.conversations import as_answer
 from selftrain.records import FinishReason, canonical_json
 from selftrain.store import disk_errors
@@ -126,12 +126,14 @@ def check(generator: GeneratorConfig, config: PromptsConfig, base: Path) -> None
         bad.refuse()
 
 
-def columns(generator: GeneratorConfig, config: PromptsConfig, base: Path) -> list[str]:
-    """The columns that the candidates of the first row of each source bring. Raises as `check` does."""
-    found: dict[str, None] = {}
+def columns(generator: GeneratorConfig, config: PromptsConfig, base: Path) -> dict[str, Unusable | None]:
+    """The columns that the candidates of the first row of each source bring, each with what is not read there. Raises
+    as `check` does."""
+    found: dict[str, Unusable | None] = {}
     for reading, place, row in first_rows(generator, config, base):
         found |= dict.fromkeys(reading.candidates(row, place)[0].metadata)
-    return list(found)
+        found |= {name: value for name, value in reading.own(row).items() if isinstance(value, Unusable)}
+    return found
 
 
 def first_rows(
@@ -174,7 +176,7 @@ class _Reading:
     def candidates(self, row: rows.Row, place: str) -> list[Brought]:
         """Those of the row. Of a list of them, every other list of its length is shared out among them."""
         texts, is_list = self._texts(row, place)
-        metadata = {name: value for name, value in self.kept(row).items() if name not in self._of_candidate}
+        metadata = readable(self.own(row))
         ends = rows.find(row, self._generator.finish_reason)
         if not is_list:
             return [Brought(texts[0], self._finish(ends, place), metadata)]
@@ -191,13 +193,13 @@ class _Reading:
             for number, text in enumerate(texts)
         ]
 
+    def own(self, row: rows.Row) -> rows.Row:
+        """What the row has beside its prompt and its candidates."""
+        return {name: value for name, value in row.items() if name not in self._of_prompt | self._of_candidate}
+
     def kept(self, row: rows.Row) -> dict[str, Any]:
         """The row without what is the prompt's, and without what JSON cannot hold."""
-        return {
-            name: value
-            for name, value in row.items()
-            if name not in self._of_prompt and not isinstance(value, rows.Unusable)
-        }
+        return {name: value for name, value in readable(row).items() if name not in self._of_prompt}
 
     def _texts(self, row: rows.Row, place: str) -> tuple[list[str], bool]:
         several, single = self._columns.completions, self._columns.completion
@@ -265,7 +267,7 @@ class _Part:
             try:
                 number = numbers.get(self._reading.prompt_id(row, place))
                 kept = self._reading.kept(row)
-                rows.require_json(kept, place)
+                require_json(kept, place)
                 count = len(self._reading.candidates(row, place))
             except DataError as error:
                 bad.add(error)
@@ -302,7 +304,8 @@ class _Part:
                 raise PhaseError(
                     f"{self._where}: {self._source.path} was changed while it was read; run again when it is whole"
                 )
-            yield from self._reading.candidates(json.loads(line), f"{self._source.path}, byte {self._at[row]}")
+            place = f"{self._source.path}, byte {self._at[row]}"
+            yield from self._reading.candidates(files.json_line(line, place), place)
 
     def close(self) -> None:
         """Give the file back."""

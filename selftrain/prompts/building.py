@@ -8,8 +8,9 @@ from typing import Any
 
 from selftrain.config import Columns, PromptsConfig
 from selftrain.errors import ConfigError, DataError
+from selftrain.prompts.cells import readable, require_json
 from selftrain.prompts.conversations import as_answer, asked_and_answered, is_conversation
-from selftrain.prompts.rows import MISSING, Row, Unusable, as_text, column, find, require_json
+from selftrain.prompts.rows import MISSING, Row, as_text, column, find
 from selftrain.records import Message, Prompt, canonical_json, digest
 
 _REFERENCE = str(Columns().reference)
@@ -47,10 +48,18 @@ def build(
         known.add(columns.completions)
     if config.template is None:  # beside one, it is a column like others
         known.add(columns.prompt)
-    metadata = {key: value for key, value in row.items() if key not in known and not isinstance(value, Unusable)}
-    require_json([metadata, reference, completion, [one.content for one in own]], place)
+    metadata = {key: value for key, value in readable(row).items() if key not in known}
+    named = {str(columns.reference): reference, columns.completion: completion}
+    require_json({_asked_in(row, columns, config): [one.content for one in own], **named, **metadata}, place)
     messages, text = _shown(own, config, place)
     return Prompt(identifier, identity, messages, text, reference, metadata, completion, task)
+
+
+def _asked_in(row: Row, columns: Columns, config: PromptsConfig) -> str:
+    """The column that holds the prompt, or what makes one of several."""
+    if find(row, columns.messages) not in (MISSING, None):
+        return columns.messages
+    return columns.prompt if config.template is None else "prompts.template"
 
 
 def identifier_of(own: Sequence[Message]) -> str:
@@ -64,7 +73,7 @@ def _reference(row: Row, columns: Columns, place: str, *, required: bool) -> str
     advice = "name it in columns.reference of this set, or set that to null if there is none"
     value = column(row, columns.reference, place, advice)
     if isinstance(value, dict | list):
-        require_json(value, place)
+        require_json({columns.reference: value}, place)
         return canonical_json(value)
     return None if value is None else as_text(value, f"{place}: the reference")
 

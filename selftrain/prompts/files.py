@@ -11,6 +11,7 @@ from typing import Any
 
 from selftrain.config import Columns
 from selftrain.errors import DataError
+from selftrain.prompts.cells import finite
 from selftrain.prompts.rows import Numbered, Row
 
 
@@ -26,8 +27,13 @@ def json_lines_at(path: Path, name: str) -> Iterator[tuple[int, str, Row]]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 place = f"{name}, line {number}"
-                yield at, place, _row(_parsed(line, place), place, "every line must be an object with named columns")
+                yield at, place, json_line(line, place)
             at += len(line)
+
+
+def json_line(line: bytes, place: str) -> Row:
+    """The object that a line holds. Raises DataError."""
+    return _row(_parsed(line.rstrip(), place), place, "every line must be an object with named columns")
 
 
 def json_array(path: Path, name: str) -> Numbered:
@@ -110,6 +116,9 @@ def _parsed(data: bytes, place: str) -> Any:
         return json.loads(data, object_pairs_hook=lambda pairs: _object(pairs, place))
     except UnicodeDecodeError as error:
         raise DataError(f"{place} is not UTF-8 text: {error}") from None
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, column {error.colno}" if b"\n" in data.strip() else f"column {error.colno}"
+        raise DataError(f"{place} is not JSON: {error.msg} ({at})") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON: {error}") from None
 
@@ -126,4 +135,4 @@ def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
 def _row(row: Any, place: str, advice: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{place} holds a {type(row).__name__}; {advice}")
-    return row
+    return finite(row)

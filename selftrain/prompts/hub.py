@@ -17,7 +17,8 @@ from datasets.exceptions import DatasetNotFoundError
 
 from selftrain.config import SourceConfig
 from selftrain.errors import ConfigError, DataError, DependencyError
-from selftrain.prompts.rows import KINDS, Numbered, Unusable, plain
+from selftrain.prompts.cells import Unusable, plain
+from selftrain.prompts.rows import KINDS, Numbered
 
 
 def rows(source: SourceConfig, base: Path, where: str, *, is_local: bool) -> Numbered:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selftrain.errors import DataError
-from selftrain.prompts.rows import Numbered, plain
+from selftrain.prompts.cells import plain
+from selftrain.prompts.rows import Numbered
 
 _ROWS_AT_ONCE = 256
 

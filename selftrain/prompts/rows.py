@@ -9,7 +9,6 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from selftrain import plugins
 from selftrain.config import Columns, PromptsConfig, SourceConfig
 from selftrain.errors import ConfigError, DataError
-from selftrain.records import canonical_json
+from selftrain.prompts.cells import READ, Unusable, finite
 
 Row = Mapping[str, Any]
 Numbered = Iterator[tuple[str, Row]]
@@ -38,13 +37,6 @@ _KNOBS = {
     "stream": {"hub": _DATASETS, "folder": _DATASETS},
     "revision": {"hub": "a hub data set"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """Stands in a row for a value that JSON cannot hold (an image, bytes, a date, NaN); `what` says which."""
-
-    what: str
 
 
 def read(source: SourceConfig, base: Path, where: str) -> list[tuple[str, Row]]:
@@ -150,7 +142,10 @@ def column(row: Row, name: str, place: str, advice: str) -> Any:
         meant = f"; did you mean {close[0]!r}?" if close else ""
         raise DataError(f"{place} has no column {name!r} ({advice}); it has: {', '.join(map(str, row))}{meant}")
     if isinstance(value, Unusable):
-        raise DataError(f"{place}: the column {name!r} holds {value.what}; only text and numbers are supported")
+        raise DataError(
+            f"{place}: the column {name!r} holds {value.what}, which is not read ({READ} are); write it as one of "
+            "those, or name another column"
+        )
     return value
 
 
@@ -164,25 +159,6 @@ def as_text(value: Any, what: str) -> str:
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     raise DataError(f"{what} must be text or a number, not {type(value).__name__}: {value!r:.80}")
-
-
-def plain(row: Row) -> Row:
-    """The row of a table, with Unusable in place of every column that holds something JSON cannot."""
-    return {str(name): Unusable(what) if (what := _unusable(value)) else value for name, value in row.items()}
-
-
-def _unusable(value: Any) -> str | None:
-    if value is None or isinstance(value, str | int):
-        return None
-    if isinstance(value, float):
-        return None if math.isfinite(value) else "NaN or infinity"
-    if isinstance(value, Mapping):
-        if value.keys() == {"bytes", "path"}:  # how `datasets` stores images, sound and video
-            return "images or sound"
-        return next((what for one in value.values() if (what := _unusable(one))), None)
-    if isinstance(value, list | tuple):
-        return next((what for one in value if (what := _unusable(one))), None)
-    return f"values of type {type(value).__name__}"
 
 
 def _kind(path: str, base: Path, where: str) -> str:
@@ -250,18 +226,8 @@ def _rows_of_function(source: SourceConfig, base: Path, where: str) -> Numbered:
                 raise DataError(
                     f"{where}: row {number} of {source.path} is a {type(row).__name__}; yield dicts with named columns"
                 )
-            yield f"row {number} of {source.path}", dict(row)  # a function may go on filling the same one
+            yield f"row {number} of {source.path}", finite(row)  # a copy: a function may go on filling the same one
     except DataError:
         raise
     except Exception as error:
         raise DataError(f"{where}: {source.path} raised {type(error).__name__}: {error}") from error
-
-
-def require_json(value: Any, place: str) -> None:
-    """DataError where the value is not plain JSON."""
-    try:
-        canonical_json(value).encode()
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{place} holds something that is not plain JSON text and numbers: {error}; leave that column out"
-        ) from None

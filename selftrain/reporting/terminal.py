@@ -92,6 +92,10 @@ class Phase:
             self._next_line = now + NEXT_LINE_SECONDS
             self._terminal.line(f"{self._name} · {self._progress_text()}")
 
+    def undo(self, n: int) -> None:
+        """`n` of the units that were counted are to be done again."""
+        self._count -= n
+
     def done(self, *details: str) -> None:
         """What the phase's last line says instead of the plain count: `"512 candidates", "61% correct"`."""
         self._details = tuple(map(inert, details))

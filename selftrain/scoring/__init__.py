@@ -22,6 +22,7 @@
     reward_functions   in that process: functions with TRL's signature, called once per group
     judges             one scorer of the list: extraction, then a rule
     combined           the scorer of a whole config: gates, costs, tasks, the weighted mean
+    remedies           what to do where too many candidates could not be scored
 
 A name with a colon in `score.scorers` is a user function, `path/to/file.py:function` or `package.module:function`.
 The row of a candidate is never dropped or shifted: what could not be judged has value None, and says why.
@@ -129,12 +130,14 @@ class Generate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a model said, whether it came to an end of its own, and what that took."""
+    """What a model said, whether it came to an end of its own, and what that took. `context`: how many tokens it reads,
+    where that, and not the limit on its answer, left no room for an end."""
 
     text: str
     is_whole: bool
     prompt_tokens: int
     completion_tokens: int
+    context: int | None = None
 
 
 NO_MEANS = Means()
@@ -292,6 +295,13 @@ fooled]. It stands with one of the prompt's candidates."""
 MAX_CANARY_RATE = 0.2
 UNANSWERED = "the endpoint gave no answer"
 """What the error of a candidate has in it that a server was asked about in vain."""
+UNREADABLE = "the judge's answer cannot be read"
+"""The same of one whose judge answered, and did not end as it was asked to."""
+NO_ROOM = "the judge's question has"
+"""The same of one that does not fit a local judge's context."""
+NO_NUMBER = "holds no number"
+NO_COLUMN = "the candidate brought no column"
+"""The same of one that brought no number of its own, or nothing where it should stand."""
 INFRA_ERROR = "infra_error"
 """What the error of a candidate begins with that could not be judged because the sandbox failed."""
 

@@ -6,12 +6,14 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
 
 from selftrain.config import ScorerConfig
 from selftrain.errors import ConfigError
+from selftrain.parsing import readable, said
 from selftrain.plugins import is_reference, load_function
 from selftrain.scoring import SCORERS
 
@@ -110,17 +112,33 @@ def _check_params(scorer: ScorerConfig) -> None:
         try:
             TypeAdapter(hints[name]).validate_python(value, strict=True)
         except ValidationError as error:
-            problem = error.errors()[0]
-            near = _near(value, _expected(problem)) if isinstance(value, str) else None
-            if isinstance(value, list) and f"{name}s" in known:
-                near = f"several stand in {name}s: write params.{name}s"
-            hint = f"; {near}" if near else ""
-            raise ConfigError(
-                f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {value!r:.200}){hint}"
-            ) from None
+            raise ConfigError(_wrong_param(scorer.name, name, value, hints[name], error, known)) from None
     for one in parameters:
         if one.default is one.empty and one.name not in scorer.params:
             raise ConfigError(f"score.scorers: {scorer.name}: params.{one.name} is missing and has no default")
+
+
+def _wrong_param(scorer: str, name: str, value: Any, hint: Any, error: ValidationError, known: Sequence[str]) -> str:
+    """What is wrong with the value of a parameter, and where in it."""
+    # Of what may be one thing or another, the mistake that lies deepest: what was written got that far.
+    problem: Any = max(error.errors(), key=lambda one: len(one["loc"]))
+    inside = "".join(f".{part}" for part in readable(problem["loc"], value))
+    where = f"score.scorers: {scorer}: params.{name}{inside}"
+    if problem["type"] == "extra_forbidden":
+        keys = sorted(_keys_of(hint))
+        near = _near(str(problem["loc"][-1]), keys)
+        return f"{where}: there is no such key; known: {', '.join(keys)}" + (f"; {near}" if near else "")
+    near = _near(value, _expected(problem)) if isinstance(value, str) else None
+    if isinstance(value, list) and f"{name}s" in known:
+        near = f"several stand in {name}s: write params.{name}s"
+    return f"{where}: {said(problem):.400}" + (f"; {near}" if near else "")
+
+
+def _keys_of(hint: Any) -> set[str]:
+    """The keys of the mappings that a type stands for."""
+    if is_typeddict(hint):
+        return set(hint.__annotations__)
+    return {key for part in get_args(hint) for key in _keys_of(part)}
 
 
 def _expected(problem: object) -> list[str]:

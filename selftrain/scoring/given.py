@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from selftrain.records import Prompt
-from selftrain.scoring import Asked, Means, Verdict
+from selftrain.scoring import NO_COLUMN, NO_NUMBER, Asked, Means, Verdict
+from selftrain.scoring.results import LARGEST
 
 
 def given(
@@ -49,11 +50,16 @@ class GivenJudge:
     def _of(self, metadata: Any) -> Verdict:
         if self.column not in metadata:
             known = ", ".join(metadata) or "none"
-            return Verdict(None, error=f"the candidate brought no column {self.column!r}; its columns: {known}")
+            return Verdict(
+                None,
+                error=f"{NO_COLUMN} {self.column!r} (NaN counts as none); its columns: {known}",
+            )
         number = as_number(metadata[self.column])
         if number is None:
-            return Verdict(None, error=f"the column {self.column!r} holds no number: {metadata[self.column]!r:.80}")
+            return Verdict(None, error=f"the column {self.column!r} {NO_NUMBER}: {metadata[self.column]!r:.80}")
         value = number if self.minimum is None else max(number, self.minimum)
+        if abs(value * self.scale) > LARGEST:
+            return Verdict(None, error=f"{self.column} is {number:g}, and values over {LARGEST:g} cannot be averaged")
         return Verdict(value * self.scale, explanation=f"{self.column} is {number:g}")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from selftrain.scoring import Verdict
 
 MAX_CHARACTERS = 2000
+LARGEST = 1e100
+"""The greatest value, with or without a sign: greater ones overflow where they are squared and summed."""
 KEYS = ("value", "answer", "explanation")
 
 
@@ -42,6 +44,8 @@ def verdict_of(result: Any) -> Verdict:
     value = float(result)
     if not math.isfinite(value):
         return Verdict(None, error=f"the function returned {value}, which is no value")
+    if abs(value) > LARGEST:
+        return Verdict(None, error=f"the function returned {value:g}, and values over {LARGEST:g} cannot be averaged")
     return Verdict(
         value,
         None if answer is None else cut(str(answer)),

@@ -94,6 +94,9 @@ class Sifting:
     def funnel(self) -> Funnel:
         """How many were left after each step, once all who survive are handed out."""
         counts = dict(self._counts)
+        *_, before, answered = [left for name, left in counts.items() if name in ("scored", "finished", "answered")]
+        if self._config.train_on != "answer" and answered == before:  # a step where blank answers are met
+            del counts["answered"]
         if self._config.rule == "all":  # which is no step
             del counts["rule"]
         return Funnel(tuple(counts.items()))
@@ -117,8 +120,7 @@ class Sifting:
         yield "scored", _plain(steps.unscored)
         if set(config.finish_reasons) != set(FINISH_REASONS):
             yield "finished", _plain(steps.unfinished(config))
-        if config.train_on == "answer":
-            yield "answered", _plain(steps.unanswered)
+        yield "answered", _plain(steps.unanswered(config))
         if config.min_completion_tokens > 0 or config.max_completion_tokens is not None:
             yield "length", _plain(steps.wrong_length(config))
         yield from _named("quality", given)

@@ -37,8 +37,9 @@ def unfinished(config: SelectConfig) -> Step:
     return step
 
 
-def unanswered(rows: Sequence[Row]) -> Mapping[str, str]:
-    """Those whose tokens are all reasoning, which never ended: with `train_on` answer nothing is left to train on.
+def unanswered(config: SelectConfig) -> Step:
+    """Those whose answer is blank: whatever it is worth, it shows nobody anything. With `train_on` answer also those
+    whose tokens are all reasoning, which never ended, so that nothing is left to train on.
 
     Of what has no tokens the text says it; one that cannot be written in tokens leaves at the step of lengths.
     """
@@ -47,7 +48,13 @@ def unanswered(rows: Sequence[Row]) -> Mapping[str, str]:
         num_tokens = len(one.completion_token_ids)
         return one.reasoning_tokens >= num_tokens if num_tokens else one.reasoning is not None and not one.text
 
-    return {candidate.id: "no answer to train on" for candidate, _ in rows if is_unanswered(candidate)}
+    def step(rows: Sequence[Row]) -> Mapping[str, str]:
+        reasons = {candidate.id: "blank answer" for candidate, _ in rows if not candidate.text.strip()}
+        if config.train_on == "answer":
+            reasons |= {one.id: "no answer to train on" for one, _ in rows if is_unanswered(one)}
+        return reasons
+
+    return step
 
 
 def wrong_length(config: SelectConfig) -> Step:

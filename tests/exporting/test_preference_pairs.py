@@ -70,6 +70,11 @@ def test_equal_values_and_equal_texts_make_no_pair() -> None:
     assert found(answered([("a", 1.0), ("  ", 0.0)], [0])) == [], "an empty text is nobody's lesson"
 
 
+def test_a_text_is_in_one_pair_of_its_prompt() -> None:
+    rows: list[tuple[str, float | None]] = [("a", 5.0), ("b", 4.0), ("b ", -5.0), ("c", 0.0)]
+    assert found(answered(rows, [0, 1]), limit=3) == [("a", "b ")], "b was kept, and is rejected: it is not chosen too"
+
+
 def test_what_was_cut_off_is_not_rejected() -> None:
     assert found(answered([("a", 1.0), ("b", 0.0)], [0], finish_reason="length")) == []
 

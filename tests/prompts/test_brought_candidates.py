@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from selftrain import prompts as prompt_room
 from selftrain.config import GeneratorConfig, PromptsConfig
 from selftrain.errors import ConfigError, DataError, PhaseError
 from selftrain.prompts.brought import BroughtCandidates, check, columns
+from selftrain.prompts.cells import Unusable
 
 ROWS = [
     {"prompt": "one?", "completion": "1", "reward": 0.5, "finish_reason": "stop"},
@@ -204,7 +206,42 @@ def test_files_that_are_not_there_or_empty_are_named(tmp_path: Path) -> None:
 def test_the_columns_that_candidates_bring_are_known_from_the_first_row(tmp_path: Path) -> None:
     asked = prompts_of(tmp_path, *ONE_TWO_THREE)
     jsonl(tmp_path, ROWS)
-    assert columns(GeneratorConfig.model_validate({"file": "candidates.jsonl"}), asked[0], tmp_path) == ["reward"]
+    generator = GeneratorConfig.model_validate({"file": "candidates.jsonl"})
+    assert columns(generator, asked[0], tmp_path) == {"reward": None}
+    jsonl(tmp_path, [{**ROWS[0], "share": math.nan}, *ROWS])
+    assert columns(generator, asked[0], tmp_path) == {"reward": None, "share": Unusable("NaN or infinity")}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "function"])
+def test_nan_is_no_value_wherever_it_stands(tmp_path: Path, kind: str) -> None:
+    asked = prompts_of(tmp_path, *ONE_TWO_THREE)
+    rows = [
+        {"prompt": "one?", "completions": ["1", "i"], "reward": [1.0, math.nan], "note": math.nan, "by": "a"},
+        {"prompt": "two?", "completions": ["2", "ii"], "reward": [0.5, 1.0], "note": math.inf, "by": "b"},
+        {"prompt": "three?", "completions": ["3", "iii"], "reward": [0.5, 1.0], "note": 2.5, "by": "c"},
+    ]
+    jsonl(tmp_path, rows)
+    (tmp_path / "candidates.json").write_text(json.dumps(rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "candidates.parquet")
+    (tmp_path / "rows.py").write_text(f"from math import inf, nan\ndef rows():\n    yield from {rows!r}\n")
+    held = brought(tmp_path, asked, file="rows.py:rows" if kind == "function" else f"candidates.{kind}")
+    found = [[dict(one.metadata) for one in held.of(name)] for name in asked[1]]
+    assert found == [
+        [{"reward": 1.0, "by": "a"}, {"reward": None, "by": "a"}],
+        [{"reward": 0.5, "by": "b"}, {"reward": 1.0, "by": "b"}],
+        [{"reward": 0.5, "note": 2.5, "by": "c"}, {"reward": 1.0, "note": 2.5, "by": "c"}],
+    ]
+
+
+def test_half_a_character_is_named_with_its_row_and_column(tmp_path: Path) -> None:
+    asked = prompts_of(tmp_path, *ONE_TWO_THREE)
+    jsonl(tmp_path, [*ROWS, {"prompt": "one?", "completion": "see \ud83d", "reward": 1.0}])
+    with pytest.raises(
+        DataError, match=r"line 6: the column 'completion' holds half a character \('\\ud83d'\)"
+    ) as error:
+        brought(tmp_path, asked)
+    assert "mend that text, or take the row out" in str(error.value)
+    assert "leave that column out" not in str(error.value)
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:

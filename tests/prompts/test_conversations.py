@@ -204,5 +204,5 @@ def test_a_template_shows_no_whole_conversation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("reference", "text"), [({"b": 1, "a": [2]}, '{"a":[2],"b":1}'), ([1, "x"], '[1,"x"]')])
 def test_an_object_or_a_list_is_a_reference_as_its_json(tmp_path: Path, reference: Any, text: str) -> None:
     assert one(tmp_path, {"prompt": "x", "reference": reference}).reference == text
-    with pytest.raises(DataError, match="not plain JSON"):
+    with pytest.raises(DataError, match="holds NaN"):
         one(tmp_path, {"prompt": "x", "reference": [float("nan")]})

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def test_json_is_an_array_or_an_object_with_one_list(tmp_path: Path) -> None:
         ("3", "holds a int"),
         ("[1]", "row 1 of a.json holds a int"),
         ("[{]", "a.json is not JSON"),
+        ('[\n{"a" 1}]', r"a.json is not JSON: Expecting ':' delimiter \(line 2, column 6\)$"),
         ("[" * 100_000, "a.json is not JSON"),
     ],
 )
@@ -135,14 +137,14 @@ def test_columns_of_a_table_that_json_cannot_hold_are_left_out_unless_they_are_u
         "prompt": "x",
         "reference": 3,
         "image": {"bytes": b"png", "path": None},
-        "when": datetime.date(2020, 1, 2),
+        "sound": b"wav",
         "share": float("nan"),
         "kept": {"a": [1, 2], "b": None},
     }
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
     (prompt,) = train(tmp_path, "a.parquet").prompts
     assert (prompt.reference, prompt.metadata) == ("3", {"kept": {"a": [1, 2], "b": None}})
-    for name, what in (("image", "images or sound"), ("when", "values of type date"), ("share", "NaN")):
+    for name, what in (("image", "images or sound"), ("sound", "values of type bytes"), ("share", "NaN")):
         with pytest.raises(DataError, match=f"row 1 of a.parquet: the column '{name}' holds {what}"):
             train(tmp_path, {"path": "a.parquet", "columns": {"prompt": name}})
         with pytest.raises(DataError, match=f"the column '{name}' holds"):
@@ -151,9 +153,63 @@ def test_columns_of_a_table_that_json_cannot_hold_are_left_out_unless_they_are_u
         train(tmp_path, {"path": "a.parquet", "columns": {"reference": "image.bytes"}})
 
 
+def test_decimals_and_dates_of_a_table_are_numbers_and_text(tmp_path: Path) -> None:
+    when = datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    row = {
+        "prompt": "x",
+        "reference": Decimal("3"),
+        "reward": Decimal("0.25"),
+        "whole": Decimal("2.00"),
+        "parts": [{"share": Decimal("0.5")}],
+        "at": when,
+        "day": when.date(),
+        "hour": when.time(),
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    (prompt,) = train(tmp_path, "a.parquet").prompts
+    assert prompt.reference == "3"
+    assert json.loads(json.dumps(prompt.metadata)) == {
+        "reward": 0.25,
+        "whole": 2.0,
+        "parts": [{"share": 0.5}],
+        "at": "2020-01-02T03:04:05+00:00",
+        "day": "2020-01-02",
+        "hour": "03:04:05",
+    }
+    assert [one.text for one in train(tmp_path, {"path": "a.parquet", "template": "{day}: {reward}"}).prompts] == [
+        "2020-01-02: 0.25"
+    ]
+
+
+def test_a_line_that_is_not_json_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x", "reference": 1}\n{"prompt": "y\n')
+    with pytest.raises(DataError, match=r"^a\.jsonl, line 2 is not JSON: Unterminated string .*\(column 12\)$"):
+        train(tmp_path, "a.jsonl")
+
+
+def test_nan_matters_where_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x", "reference": 1, "share": NaN, "parts": {"a": NaN, "b": 2}}\n')
+    (prompt,) = train(tmp_path, "a.jsonl").prompts
+    assert prompt.metadata == {"parts": {"a": None, "b": 2}}
+    for name in ("share", "parts", "parts.a"):
+        with pytest.raises(DataError, match=rf"line 1: the column '{name}' holds NaN or infinity, which is not read"):
+            train(tmp_path, {"path": "a.jsonl", "columns": {"reference": name}})
+
+
+@pytest.mark.parametrize("column", ["prompt", "reference", "completion", "note"])
+def test_half_a_character_in_a_row_is_named_with_its_column(tmp_path: Path, column: str) -> None:
+    row = {"prompt": "x", "reference": "1", "completion": "2", "note": "3", column: "\ud83d"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=rf"line 1: the column '{column}' holds half a character .*mend that text"):
+        train(tmp_path, "a.jsonl")
+
+
 def test_a_function_is_told_to_leave_out_what_is_not_json(tmp_path: Path) -> None:
     (tmp_path / "rows.py").write_text("def make():\n    yield {'prompt': 'x', 'reference': 1, 'image': b'png'}\n")
-    with pytest.raises(DataError, match=r"row 1 of rows\.py:make holds something that is not plain JSON.*leave that"):
+    with pytest.raises(
+        DataError,
+        match=r"row 1 of rows\.py:make: the column 'image' holds something that is not plain JSON.*leave that",
+    ):
         train(tmp_path, "rows.py:make")
 
 

@@ -48,6 +48,13 @@ def test_a_candidate_without_a_number_is_unscored_and_says_why(value: Any) -> No
     assert "holds no number" in found.error
 
 
+def test_a_number_that_no_mean_can_take_in_is_no_value() -> None:
+    found = scores([{"reward": 1e308}, {"reward": -1e308}, {"reward": 1e99}], column="reward")
+    assert [one.value for one in found] == [None, None, 1e99]
+    assert "reward is -1e+308, and values over 1e+100 cannot be averaged" in str(found[1].error)
+    assert [one.value for one in scores([{"reward": 1e99}], column="reward", scale=1e9)] == [None]
+
+
 def test_a_candidate_without_the_column_names_those_that_it_has() -> None:
     (found,) = scores([{"score": 1.0, "level": 2}], column="reward")
     assert found.value is None

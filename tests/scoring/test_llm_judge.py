@@ -1,5 +1,6 @@
 """The scorer `llm_judge` with judges that really run: behind HTTP, and by our own sampling engine."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,9 +256,17 @@ def test_a_text_too_long_for_the_local_judge_is_unscored(tmp_path: Path) -> None
     judge = local(build_judge(tmp_path / "short", context=200))
     long, short = judge.judge(prompt("a"), asked("a", "word " * 200, "a Q"))
     assert long.value is None
-    assert "cut" in str(long.error)
+    assert re.fullmatch(r"the judge's question has 1\d\d\d tokens, and the model reads 200", str(long.error))
     assert values([short]) == [round(HIGH, 4)]
     assert sums(long)["requests"] == 1
+    assert sums(long)["parse_failures"] == 0, "nobody answered what could not be read"
+    asking = int(sums(short)["prompt_tokens"])
+    judge.close()
+    judge = local(build_judge(tmp_path / "shorter", context=asking + 1))
+    (nearly,) = judge.judge(prompt("a"), asked("a", "a Q"))
+    assert nearly.value is None
+    assert str(nearly.error).endswith(f"the model reads {asking + 1}: no room for more than the first 1 of its answer")
+    judge.close()
 
 
 def test_a_reference_is_shown_where_asked_for_and_then_must_be_there(fair: str) -> None:

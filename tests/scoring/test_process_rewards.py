@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from groups import make_candidate, make_prompt
-from tiny_rewards import BAD_WORD, TAG, is_right, steps, tiny_step_model
+from tiny_rewards import BAD_WORD, TAG, is_right, steps, tiny_step_model, with_random_head
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selftrain.config import ScoreConfig
@@ -134,3 +134,18 @@ def test_a_sign_that_is_several_tokens_is_refused(tmp_path_factory: pytest.TempP
 def test_mistakes_are_told_before_any_work(tmp_path: Path, params: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check(ScoreConfig(scorers=({"name": "process_reward_model", "params": params},)), tmp_path)
+
+
+def test_models_of_another_kind_are_refused_with_the_way_to_read_them(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    of_tokens, language = (str(tiny_step_model(tmp_path_factory, kind)) for kind in ("tokens", "causal"))
+    whole = str(with_random_head(tmp_path / "whole", tiny_step_model(tmp_path_factory, "causal"), labels=2))
+    for params, words in (
+        ({"model": whole}, "judges an answer as a whole: that is the scorer reward_model"),
+        ({"model": whole, **KINDS["causal"]}, "judges an answer as a whole: that is the scorer reward_model"),
+        ({"model": language}, "has no head for this; .* or set good_token and bad_token"),
+        ({"model": of_tokens, **KINDS["causal"]}, "leave good_token and bad_token out"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check(ScoreConfig(scorers=({"name": "process_reward_model", "params": params},)), tmp_path)

@@ -14,10 +14,11 @@ import pytest
 import torch
 from families import FAMILIES, build_family
 from groups import make_candidate
+from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 from tiny_models import build_model
-from tiny_rewards import answer, likes, pairs, question, tiny_reward_model, with_random_head
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from tiny_rewards import answer, likes, pairs, question, tiny_reward_model, tiny_step_model, with_random_head
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from selftrain.config import ScoreConfig
 from selftrain.errors import ConfigError, DependencyError, Interrupted, PhaseError
@@ -379,7 +380,16 @@ def test_scorers_that_name_the_same_model_share_its_weights_and_give_them_back(l
         ({"model": "a", "models": ["b"]}, "give one"),
         ({"models": ["a", "b"], "revision": "main"}, "params.revision goes with params.model"),
         ({"models": [{"scale": 2.0}]}, "does not name its model"),
-        ({"models": [{"model": "a", "weight": 2.0}]}, "weight"),
+        (
+            {"models": ["b", {"model": "a", "weigth": 2.0}]},
+            r"params\.models\.1\.weigth: there is no such key; known: adapter, model, revision, scale, shift",
+        ),
+        ({"models": [{"model": "a", "shfit": 2.0}]}, "did you mean shift"),
+        ({"models": ["b", {"model": "a", "scale": "x"}]}, r"models\.1\.scale: Input should be a valid number .got 'x'"),
+        ({"models": "a"}, r"params\.models: it takes a list, as \[a\] \(got 'a'\)"),
+        ({"models": ["a", {"model": "a"}]}, "names 'a' twice, with all else equal"),
+        ({"models": ["a", "b", {"model": "b", "scale": 1, "shift": 0}], "combine": "min"}, "names 'b' twice"),
+        ({"models": ["a"], "combine": "uncertainty"}, "combine has no effect with one model"),
         ({"model": "a", "combine": "min"}, "combine has no effect with one model"),
         ({"models": ["a", "b"], "penalty": 2.0}, "penalty goes with combine: uncertainty"),
         ({"model": "a", "template": "{first}"}, "template is how a pairwise model is asked"),
@@ -400,6 +410,30 @@ def test_a_language_model_is_refused_as_a_reward_model_by_its_config(tmp_path: P
     build_model(tmp_path / "language")
     with pytest.raises(ConfigError, match="is a LlamaForCausalLM, which has no head for this"):
         check(ScoreConfig(scorers=({"name": "reward_model", "params": {"model": "language"}},)), tmp_path)
+
+
+def test_models_that_differ_in_anything_are_no_copies(liking: Path) -> None:
+    models = [str(liking), {"model": str(liking), "shift": 0.5}]
+    check(ScoreConfig(scorers=({"name": "reward_model", "params": {"models": models}},)), Path())
+
+
+def test_a_model_of_steps_is_refused_as_a_reward_model_by_its_config(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    of_steps, language = tiny_step_model(tmp_path_factory, "tokens"), build_model(tmp_path / "language")
+    adapter = tmp_path / "adapter"
+    PeftModel(
+        AutoModelForTokenClassification.from_pretrained(of_steps), LoraConfig(task_type="TOKEN_CLS", r=2)
+    ).save_pretrained(adapter)
+    on_another = {"model": str(language), "adapter": str(adapter)}
+    for params, what in (
+        ({"model": str(of_steps)}, "LlamaForTokenClassification"),
+        ({"models": [{"model": str(of_steps)}, "other"]}, "LlamaForTokenClassification"),
+        ({"model": str(adapter)}, "an adapter of a token classifier"),
+        (on_another, "an adapter of a token classifier"),
+    ):
+        with pytest.raises(ConfigError, match=rf"is (a )?{what}, which judges the steps.*process_reward_model"):
+            check(ScoreConfig(scorers=({"name": "reward_model", "params": params},)), tmp_path)
 
 
 def test_a_model_without_a_trained_head_is_refused_when_it_is_loaded(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from selftrain.records import Prompt, seed_from
-from selftrain.scoring import CANARIES, METRIC_PREFIX, SUM_PREFIX, Verdict
+from selftrain.scoring import CANARIES, METRIC_PREFIX, SUM_PREFIX, UNREADABLE, Verdict
 from selftrain.scoring.llm_judge.asking import Questionnaire
 from selftrain.scoring.llm_judge.neutral import bare, says_nothing
 from selftrain.scoring.llm_judge.verdicts import Unreadable, read_score, read_winner
@@ -83,7 +83,7 @@ class Hearing:
             case.value, case.error = self._value(reply.text), None
         except Unreadable as error:
             case.counts["parse_failures"] += 1
-            case.error = f"the judge's answer cannot be read: {error}; it said: {excerpt(reply.text)}"
+            case.error = f"{UNREADABLE}: {error}; it said: {excerpt(reply.text)}"
 
     def _value(self, text: str) -> float:
         one = self.questionnaire

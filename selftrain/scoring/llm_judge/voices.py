@@ -12,7 +12,7 @@ from selftrain.config import EndpointConfig
 from selftrain.endpoint import Answer, Endpoint, Failure, Request
 from selftrain.errors import ConfigError
 from selftrain.records import Message
-from selftrain.scoring import UNANSWERED, Generate, Means
+from selftrain.scoring import NO_ROOM, UNANSWERED, Answered, Generate, Means
 
 # A second attempt at temperature 0 would say the same again.
 TEMPERATURE_OF_SECOND = 0.5
@@ -98,6 +98,14 @@ def _reply(result: Answer | Failure) -> Reply:
     return Reply(result.texts[0], result.finish_reasons[0] != "length", counts=counts)
 
 
+def _no_room(answered: Answered, context: int) -> str:
+    """Why a judge with a short context has no verdict."""
+    words = f"{NO_ROOM} {answered.prompt_tokens} tokens, and the model reads {context}"
+    return words + f": no room for more than the first {answered.completion_tokens} of its answer" * (
+        answered.completion_tokens > 0
+    )
+
+
 class LocalVoice:
     """A model on this machine, through the run's own sampling engine: greedy, by block."""
 
@@ -123,8 +131,9 @@ class LocalVoice:
         )
         return [
             Reply(
-                one.text,
+                one.text if one.context is None else None,
                 one.is_whole,
+                error=None if one.context is None else _no_room(one, one.context),
                 counts={
                     "requests": 1,
                     "retries": 0,

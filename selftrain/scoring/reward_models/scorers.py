@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from selftrain.contents import base_of_adapter, place, require_tokenizer, saved_config
+from selftrain.contents import base_of_adapter, place, require_tokenizer, saved_config, task_of_adapter
 from selftrain.errors import ConfigError
 from selftrain.scoring import Means
 from selftrain.scoring.reward_models.members import PAIR, Member, Output, Settings
@@ -27,6 +27,25 @@ from selftrain.whereabouts import snapshot
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Size = Annotated[int, Field(ge=1)]
 Label = Annotated[int, Field(ge=0)]
+
+# By how their class is called, models that a scorer cannot read, and what to do. Their heads have the same names in
+# many architectures, so that they would load, and give numbers that mean nothing.
+_OF_TOKENS, _OF_WHOLE = "ForTokenClassification", "ForSequenceClassification"
+_OF_LANGUAGE = ("ForCausalLM", "LMHeadModel")
+_NO_HEAD = "has no head for this; give a model that was trained as one"
+_OF_REWARDS = {
+    **dict.fromkeys(_OF_LANGUAGE, _NO_HEAD),
+    _OF_TOKENS: "judges the steps of an answer, by its tokens: that is the scorer process_reward_model; name that one",
+}
+_STEPLESS = "judges an answer as a whole: that is the scorer reward_model; name that one"
+_OF_STEPS = {
+    **dict.fromkeys(_OF_LANGUAGE, f"{_NO_HEAD}, or set good_token and bad_token, by which it is read"),
+    _OF_WHOLE: _STEPLESS,
+}
+_OF_STEP_TOKENS = {
+    _OF_WHOLE: _STEPLESS,
+    _OF_TOKENS: "is read by its labels, and writes no tokens; leave good_token and bad_token out",
+}
 
 
 class OneOf(TypedDict, total=False):
@@ -118,10 +137,11 @@ def check_reward_model(base: Path | None, **params: Any) -> None:
     if nameless:
         raise ConfigError(f"score.scorers: reward_model: params.models: {nameless[0]!r} does not name its model")
     _check_company(params, len(listed))
+    _check_distinct(listed)
     if base is not None:
         for one in listed:
             knobs: Mapping[str, Any] = {"model": one} if isinstance(one, str) else one
-            _check_place("reward_model", knobs, base, ("ForCausalLM", "LMHeadModel"), params.get("good_label"))
+            _check_place("reward_model", knobs, base, _OF_REWARDS, params.get("good_label"))
 
 
 def _check_company(params: Mapping[str, Any], count: int) -> None:
@@ -142,6 +162,19 @@ def _check_company(params: Mapping[str, Any], count: int) -> None:
             raise ConfigError(f"{where}.template lacks {' and '.join(lacking)}, where the two answers go; add them")
     elif params.get("template") is not None:
         raise ConfigError(f"{where}.template is how a pairwise model is asked; set pairwise: true, or leave it out")
+
+
+def _check_distinct(listed: Sequence[str | OneOf]) -> None:
+    """Members that are one: they agree with themselves, so that an ensemble of them is less than it looks."""
+    seen: list[dict[str, Any]] = []
+    for one in listed:
+        whole = {"scale": 1.0, "shift": 0.0, **({"model": one} if isinstance(one, str) else one)}
+        if whole in seen:
+            raise ConfigError(
+                f"score.scorers: reward_model: params.models names {whole['model']!r} twice, with all else equal: two "
+                "that always agree are one; leave one out, or name another model"
+            )
+        seen.append(whole)
 
 
 def process_reward_model(
@@ -203,8 +236,8 @@ def check_process_reward_model(base: Path | None, **params: Any) -> None:
     if not params.get("step_separator", "\n"):
         raise ConfigError(f"{where}.step_separator is empty, and its last token is where the model is read; set it")
     if base is not None:
-        wrong = ("ForSequenceClassification",) if is_causal else ("ForCausalLM", "LMHeadModel")
-        _check_place("process_reward_model", params, base, wrong, params.get("good_label"))
+        others = _OF_STEP_TOKENS if is_causal else _OF_STEPS
+        _check_place("process_reward_model", params, base, others, params.get("good_label"))
 
 
 def _own(model: str, adapter: str | None, revision: str | None) -> OneOf:
@@ -220,20 +253,24 @@ def _check_place(
     scorer: str,
     knobs: Mapping[str, Any],
     base: Path,
-    without_head: tuple[str, ...],
+    others: Mapping[str, str],
     good_label: int | None,
 ) -> None:
-    """ConfigError where there is no such model, or where its config says that it has another head."""
+    """ConfigError where there is no such model, or where its config says that it has another head: one of `others`,
+    each with what to do."""
     what = f"score.scorers: {scorer}: params.model"
     name = knobs["model"]
     found = place(name, base, revision=knobs.get("revision"), what=what)
     if knobs.get("adapter") is not None:
-        place(knobs["adapter"], base, what=f"{what}: adapter")
+        of_adapter = place(knobs["adapter"], base, what=f"{what}: adapter").on_disk
+        if of_adapter is not None:
+            _check_task(f"{what}: adapter", knobs["adapter"], of_adapter, others)
         return
     folder = found.on_disk or snapshot(name, found.revision)
     if folder.is_file():
         raise ConfigError(f"{what}: {name} is a GGUF file, which keeps no reward head; give a folder with safetensors")
     if found.on_disk is not None and (under := base_of_adapter(folder)) is not None:
+        _check_task(what, name, folder, others)
         base_folder = place(under, folder, what=f"{what}: the base of {name}").on_disk
         if base_folder is not None:
             saved_config(base_folder, f"{what}: the base of {name}")
@@ -243,12 +280,17 @@ def _check_place(
         return  # a model of the hub that was not fetched yet
     require_tokenizer(folder, what)
     heads = config.get("architectures") or []
-    if heads and all(one.endswith(without_head) for one in heads):
-        raise ConfigError(
-            f"{what}: {name} is a {heads[0]}, which has no head for this; give a model that was trained as one"
-        )
-    if heads and not any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in heads):
+    if heads and all(one.endswith(tuple(others)) for one in heads):
+        remedy = next(text for ending, text in others.items() if heads[0].endswith(ending))
+        raise ConfigError(f"{what}: {name} is a {heads[0]}, which {remedy}")
+    if heads and not any(one.endswith(_OF_LANGUAGE) for one in heads):
         _check_labels(what, name, config, good_label)
+
+
+def _check_task(what: str, name: str, folder: Path, others: Mapping[str, str]) -> None:
+    """ConfigError for a PEFT folder whose config says that its head tells tokens apart, where that is another's."""
+    if task_of_adapter(folder) == "TOKEN_CLS" and _OF_TOKENS in others:
+        raise ConfigError(f"{what}: {name} is an adapter of a token classifier, which {others[_OF_TOKENS]}")
 
 
 def _check_labels(what: str, name: str, config: Mapping[str, Any], good_label: int | None) -> None:
