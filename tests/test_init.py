@@ -617,7 +617,7 @@ def test_a_column_of_images_cannot_be_asked(tmp_path: Path) -> None:
     images = [{"bytes": b"x", "path": None}] * 20
     table = pa.table({"image": images, "answer": [str(n) for n in range(20)]})
     pq.write_table(table, tmp_path / "rows.parquet")  # type: ignore[no-untyped-call]
-    with pytest.raises(ConfigError, match="--prompt-column 'image' holds images or sound; only text"):
+    with pytest.raises(ConfigError, match="--prompt-column 'image' holds images or sound, which is not read"):
         made(tmp_path / "mine", data=str(tmp_path / "rows.parquet"), prompt_column="image")
 
 

@@ -137,9 +137,13 @@ def test_which_prompts_a_round_uses_does_not_depend_on_the_order_of_the_file(tmp
         ),
         ('{"prompt": "x", "reference": 1, "reference": 2}\n', {}, "a.jsonl, line 1 names 'reference' twice in one"),
         ('{"prompt": "x", "reference": 1, "b": [{"c": 1, "c": 1}]}\n', {}, "line 1 names 'c' twice in one object"),
-        ('{"prompt": "\\ud800", "reference": 1}\n', {}, "not plain JSON text"),
-        ('{"prompt": "x", "reference": NaN}\n', {}, "the reference must be text or a number, not float: nan"),
-        ('{"prompt": 1e999, "reference": 1}\n', {}, "the prompt must be text or a number"),
+        (
+            '{"prompt": "\\ud800", "reference": 1}\n',
+            {},
+            r"line 1: the column 'prompt' holds half a character \('.ud800'\)",
+        ),
+        ('{"prompt": "x", "reference": NaN}\n', {}, "line 1: the column 'reference' holds NaN or infinity"),
+        ('{"prompt": 1e999, "reference": 1}\n', {}, "the column 'prompt' holds NaN or infinity"),
         ('{"q": null, "reference": 1}\n', {"template": "Q: {q}"}, "line 1: the column 'q' is null"),
     ],
 )

@@ -158,12 +158,12 @@ def test_controls_leave_out_quality_and_decontaminate_all_the_same(finished: tup
 
 
 def test_show_explains_who_left(finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    shown = {"arm": "main", "prompt": None, "kept": False, "limit": 100, "as_json": False}
-    show_run(finished[1], round_number=1, rejected=True, **shown)  # type: ignore[arg-type]
+    shown = {"arm": "main", "prompt": None, "kept": False, "as_json": False}
+    show_run(finished[1], round_number=1, rejected=True, limit=100, **shown)  # type: ignore[arg-type]
     of_round = capsys.readouterr().out
     assert "because: nearly the same as " in of_round
     assert "because: its completion shares 13 words with prompts.test (question of " in of_round
-    show_run(finished[1], round_number=None, rejected=False, **shown)  # type: ignore[arg-type]
+    show_run(finished[1], round_number=None, rejected=False, limit=None, **shown)  # type: ignore[arg-type]
     whole = capsys.readouterr().out
     assert all(words in whole for words in (" quality > ", " decontaminate > ", "nearly the same as another"))
 

@@ -231,8 +231,9 @@ class _Reading:
         if value is rows.MISSING or value in (None, ""):  # an empty cell of CSV
             return "stop_token"
         if not isinstance(value, str) or value not in FINISHES:
+            said = value.what if isinstance(value, Unusable) else repr(value)
             raise DataError(
-                f"{place}: the column {self._generator.finish_reason!r} says {value!r}; known are "
+                f"{place}: the column {self._generator.finish_reason!r} says {said}; known are "
                 f"{', '.join(FINISHES)}. Name another column in sample.policy.finish_reason"
             )
         return FINISHES[value]

@@ -102,7 +102,7 @@ def test_processes_of_one_attempt_run_at_once_in_workers_of_their_own(sandbox: S
             "processor",
         ),
         ("x = bytearray(600 << 20)", "oom", "memory"),
-        ("x = []\nwhile True: x.append('x' * 10**6 + str(len(x)))", "oom", "memory"),
+        ("x = []\nwhile True: x.append(bytes(1 << 20))", "oom", "memory"),
         ("while True: print('x' * 1000)", "output_limit", "printed"),
         ("import sys\nwhile True: sys.stderr.write('x' * 1000)", "output_limit", "printed"),
         ("import os\nwhile True: os.write(1, b'x' * 60000); os.write(2, b'y')", "output_limit", "printed"),
