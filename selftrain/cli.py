@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import threading
@@ -322,12 +321,10 @@ def _leave(message: str | None, code: int) -> NoReturn:
         from selftrain.reporting.inert import inert_lines  # a message may quote what a model or a plug-in wrote
 
         print(f"selftrain: {inert_lines(message)}", file=sys.stderr)
+    from selftrain.heartbeat import end_process
     from selftrain.scoring.threads import JUDGING
 
     if any(one.name.startswith(JUDGING) and one.is_alive() for one in threading.enumerate()):
         # Python ends a thread that is inside torch by ending the process, with another code.
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_process(code)
     sys.exit(code)

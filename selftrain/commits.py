@@ -106,13 +106,14 @@ class Commits:
             return 0.0
         self.run.note("begin", task=task.key)
         events = [one for one in self.run.journal() if one.get("event") in ("attempt", "begin")]
+        cut_short = [(one["time"], end["time"]) for one, end in pairwise(events) if one.get("task") == task.key]
+        if not cut_short:  # nearly always: no file need be looked at
+            return 0.0
         files = (self.run.path / task.arm.folder(task.round_number)).rglob("*")
-        written = [path.stat().st_mtime for path in files if path.is_file()] if len(events) > 1 else []
+        written = [path.stat().st_mtime for path in files if path.is_file()]
         spent = 0.0
-        for begun, ended in pairwise(events):
-            if begun.get("task") == task.key:
-                spent += max((one for one in written if begun["time"] <= one <= ended["time"]), default=begun["time"])
-                spent -= begun["time"]
+        for start, end in cut_short:
+            spent += max((one for one in written if start <= one <= end), default=start) - start
         return spent
 
     def known(self, task: Task) -> Receipt | None:

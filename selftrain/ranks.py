@@ -12,7 +12,6 @@ import logging
 import os
 import pickle
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ import torch.distributed
 
 from selftrain.config import RanksConfig
 from selftrain.errors import ConfigError, DependencyError, Interrupted, PhaseError, SelftrainError
-from selftrain.heartbeat import GO_ON, Heartbeat
+from selftrain.heartbeat import GO_ON, Heartbeat, end_process
 
 POLL_SECONDS = 0.25
 # The store takes values of at most 8 MiB.
@@ -177,7 +176,7 @@ class Ranks:
         _tell_launcher(error)
         self._heartbeat.fail(error, code)
         # A collective in progress holds a thread that the process group's destructor would wait for.
-        atexit.register(_end, code)
+        atexit.register(end_process, code)
 
     # Calls that every rank makes in the same order
 
@@ -332,10 +331,3 @@ def _tell_launcher(error: BaseException) -> None:
                 json.dump({"message": message}, file)
         except OSError:
             logging.getLogger(__name__).warning("the launcher's error file %s cannot be written", path)
-
-
-def _end(code: int) -> None:
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from selftrain.adapters import WEIGHTS
 from selftrain.errors import ConfigError
+from selftrain.models.turns import computing
 
 
 def adopt(folder: Path, model_path: str, mount: Callable[[], Any]) -> Any:
@@ -25,7 +26,7 @@ def adopt(folder: Path, model_path: str, mount: Callable[[], Any]) -> Any:
     """
     try:
         stored = load_file(folder / WEIGHTS)
-        with warnings.catch_warnings():
+        with computing(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # an error, below
             view = mount()
     except (ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

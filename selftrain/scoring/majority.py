@@ -145,7 +145,7 @@ class MajorityJudge:
         could_vote = [taken for one, taken in zip(asked, found, strict=True) if one.candidate.finish_reason != "length"]
         if unread := next((one.error for one in could_vote if one.error is not None), None):
             # One vote more might give the others another label, so nobody has one.
-            without = Verdict(None, error=f"the votes on its prompt cannot be counted: of another answer, {unread}")
+            without = Verdict(None, error=f"{UNCOUNTED.why}: of another answer, {unread}")
             return [
                 _verdict(one, taken, None, UNCOUNTED, {}) if kind is None else without
                 for one, taken, kind in zip(asked, found, kinds, strict=True)
